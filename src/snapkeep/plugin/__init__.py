@@ -1,0 +1,1 @@
+"""What a plug-in promises (roles) and is given (HTTP session, settings, registry)."""

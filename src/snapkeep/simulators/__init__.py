@@ -1,0 +1,1 @@
+"""Stand-alone simulators of storage systems: real HTTP, real files, real state."""

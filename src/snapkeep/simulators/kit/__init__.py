@@ -1,0 +1,1 @@
+"""What simulators share: volumes, tasks, faults, accounts."""
