@@ -1,0 +1,223 @@
+"""The HTTP session that plug-ins are given: trust, deadlines, short retries, typed transport errors.
+
+What a status means is the plug-in's business, except where HTTP itself says "try again" (RFC 9110, RFC 6585):
+408, 429, 502, 503 and 504 are repeated with back-off, as are broken connections, for `retry_seconds` in all. So a
+request that changes something must be safe to repeat: plug-ins send an idempotency id or look before they act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2
+import msgspec
+import stamina
+
+from snapkeep.model.errors import (
+    AuthenticationFailed,
+    InvalidInput,
+    RateLimited,
+    SnapkeepError,
+    Unavailable,
+    VendorError,
+)
+from snapkeep.plugin.settings import HttpsSettings
+from snapkeep.plugin.tls import trust
+
+MAX_CONNECTIONS = 16
+"""A client's pool slows down badly with many connections; a system does not want more of one client either."""
+
+TRY_AGAIN = frozenset({408, 429, 502, 503, 504})
+_MAX_BODY = 64 * 1024 * 1024
+_SHOWN_BODY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def date(self) -> datetime | None:
+        """The server's clock, from the `Date` header."""
+        try:
+            return email.utils.parsedate_to_datetime(self.headers["date"]).astimezone(UTC)
+        except (KeyError, ValueError):
+            return None
+
+    def json(self) -> Any:
+        """Return the decoded body. Raises VendorError when it is not JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            raise VendorError(
+                f"The system answered {self.status} with something that is not JSON: {self.excerpt!r} ({error})",
+                next_step="Check host and port: another service, or a proxy, may be answering there.",
+            ) from error
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body, for messages."""
+        return self.body[:_SHOWN_BODY].decode("utf-8", "replace")
+
+
+class HttpSession:
+    """One system's HTTP connections. Make it with `open_session`."""
+
+    def __init__(self, client: httpx2.AsyncClient, settings: HttpsSettings) -> None:
+        self._client = client
+        self._settings = settings
+        self._where = settings.base_url
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        auth: httpx2.Auth | None = None,
+    ) -> Answer:
+        """Send, repeat while HTTP says so, and return the answer whatever its status otherwise.
+
+        Raises Unavailable, RateLimited (both when repeating did not help), AuthenticationFailed (TLS),
+        InvalidInput (an address that is none).
+        """
+        body = None if json is None else msgspec.json.encode(json)
+        request_headers = {"accept": "application/json", **(headers or {})}
+        if body is not None:
+            request_headers["content-type"] = "application/json"
+        deadline = time.monotonic() + self._settings.retry_seconds
+        async for attempt in stamina.retry_context(
+            on=lambda error: _wait_before_retry(error, deadline),
+            attempts=None,
+            timeout=self._settings.retry_seconds,
+            wait_initial=0.1,
+            wait_max=10.0,
+            wait_jitter=0.3,
+        ):
+            with attempt:
+                return await self._once(method, path, params, request_headers, body, auth)
+        raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        auth: httpx2.Auth | None,
+    ) -> Answer:
+        try:
+            async with asyncio.timeout(self._settings.request_seconds):
+                answer = await self._send(method, path, params, headers, body, auth)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{self._where} did not answer {method} {path} within {self._settings.request_seconds:g} s"
+            ) from error
+        except httpx2.InvalidURL as error:
+            raise InvalidInput(f"{self._where} is not a usable address: {error}") from error
+        except httpx2.HTTPError as error:
+            raise self._transport_error(error, method, path) from error
+        if answer.status in TRY_AGAIN:
+            raise _try_again(answer, f"{self._where} answered {method} {path} with {answer.status}")
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        auth: httpx2.Auth | None,
+    ) -> Answer:
+        async with self._client.stream(
+            method, path, params=dict(params or {}), headers=dict(headers), content=body, auth=auth
+        ) as response:
+            chunks: list[bytes] = []
+            size = 0
+            async for chunk in response.aiter_bytes():
+                size += len(chunk)
+                if size > _MAX_BODY:
+                    raise VendorError(f"{self._where} answered {method} {path} with more than {_MAX_BODY} bytes")
+                chunks.append(chunk)
+            return Answer(response.status_code, dict(response.headers), b"".join(chunks))
+
+    def _transport_error(self, error: httpx2.HTTPError, method: str, path: str) -> SnapkeepError:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return AuthenticationFailed(
+                    f"The certificate of {self._where} is not trusted: {cause.verify_message}",
+                    next_step="Give the system's CA as ca_file, or pin its certificate with fingerprint.",
+                )
+            cause = cause.__cause__ or cause.__context__
+        if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER" in str(error):  # OpenSSL gives no number here
+            return AuthenticationFailed(
+                f"{self._where} does not speak TLS on this port", next_step="Check the port of the system."
+            )
+        reason = str(error) or type(error).__name__
+        return Unavailable(f"{self._where} cannot be reached ({method} {path}): {reason}")
+
+
+def _try_again(answer: Answer, message: str) -> Unavailable:
+    kind = RateLimited if answer.status == 429 else Unavailable
+    details: dict[str, Any] = {}
+    if (seconds := _retry_after(answer)) is not None:
+        details["retry_after"] = seconds
+    return kind(message, vendor_code=str(answer.status), vendor_message=answer.excerpt, **details)
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """Return the seconds of a Retry-After header in either form (RFC 9110, section 10.2.3)."""
+    value = answer.headers.get("retry-after", "")
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _wait_before_retry(error: Exception, deadline: float) -> bool | float:
+    """Say whether to repeat: False, True (own back-off), or the seconds that the server asked for."""
+    if not isinstance(error, Unavailable):
+        return False
+    wanted = error.details.get("retry_after")
+    if wanted is None:
+        return True
+    return wanted if time.monotonic() + wanted <= deadline else False
+
+
+@asynccontextmanager
+async def open_session(settings: HttpsSettings) -> AsyncIterator[HttpSession]:
+    """Open the connections to a system; nothing is sent yet, except to read a pinned certificate."""
+    verify: ssl.SSLContext | bool = True if settings.plain_http else await trust(settings)
+    async with httpx2.AsyncClient(
+        base_url=settings.base_url,
+        verify=verify,
+        timeout=httpx2.Timeout(settings.request_seconds, connect=min(10.0, settings.request_seconds)),
+        limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+        follow_redirects=False,
+        trust_env=False,
+    ) as client:
+        yield HttpSession(client, settings)
