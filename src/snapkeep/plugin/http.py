@@ -117,6 +117,10 @@ class HttpSession:
                 return await self._once(method, path, params, request_headers, body, auth)
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
+    def forget_cookies(self) -> None:
+        """Drop the session that the system keeps for us, so that the next request logs in again."""
+        self._client.cookies.clear()
+
     async def _once(
         self,
         method: str,

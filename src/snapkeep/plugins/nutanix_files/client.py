@@ -1,0 +1,185 @@
+"""The wire of the Nutanix Files API v4.0 (dialect "v4"): paths, headers, envelopes, pages. Nothing else.
+
+Source: SDK `ntnx-files-py-client` 4.0.1 and `ntnx-prism-py-client`. The dialect v3 of the file server itself would
+be another class with the same methods.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from snapkeep.model.errors import AuthenticationFailed, Incomplete, NotFound, VendorError
+from snapkeep.plugin.http import Answer, HttpSession
+from snapkeep.plugins.nutanix_files.errors import error_from_answer
+from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
+
+FILES = "/api/files/v4.0"
+TASKS = "/api/prism/v4.0/config/tasks"
+PAGE = 100
+"""Most entries that a list gives at once."""
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """One entity with the ETag that a change of it must present."""
+
+    data: Json
+    etag: str
+
+
+class NutanixClient:
+    """One file server of one Prism Central."""
+
+    def __init__(self, session: HttpSession, settings: NutanixFilesSettings) -> None:
+        self._session = session
+        self._settings = settings
+        self._login = _login_headers(settings)
+        self._file_server: Json | None = None
+
+    # -- requests ------------------------------------------------------------------------------------------------
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: Any = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Send with login and request id; after 401 log in again once. Raises for every status but 2xx."""
+        all_headers = {"NTNX-Request-Id": request_id or str(uuid.uuid4()), **self._login, **(headers or {})}
+        answer = await self._session.request(method, path, params=params, headers=all_headers, json=json)
+        if answer.status == 401:
+            self._session.forget_cookies()
+            answer = await self._session.request(method, path, params=params, headers=all_headers, json=json)
+        if not answer.ok:
+            raise error_from_answer(answer, doing)
+        return answer
+
+    async def entity(self, path: str, *, doing: str) -> Entity:
+        """Read one entity."""
+        answer = await self.send("GET", path, doing=doing)
+        return Entity(_data(answer, dict), answer.headers.get("etag", ""))
+
+    async def pages(
+        self, path: str, *, doing: str, where: str = "", order: str = "", first: int = 0
+    ) -> AsyncIterator[tuple[int, list[Json]]]:
+        """Yield (page number, entities) until the list is complete.
+
+        Entities that shift between pages while others come and go are seen once. Raises Incomplete when the list
+        ends before as many as it announces.
+        """
+        seen: set[str] = set()
+        number = first
+        while True:
+            params = {"$page": str(number), "$limit": str(PAGE)}
+            params |= {"$filter": where} if where else {}
+            params |= {"$orderby": order} if order else {}
+            answer = await self.send("GET", path, doing=doing, params=params)
+            items = _data(answer, list, empty=[])
+            fresh = [item for item in items if item.get("extId") not in seen]
+            seen.update(str(item.get("extId")) for item in items)
+            total = _metadata(answer).get("totalAvailableResults")
+            if items:
+                yield number, fresh
+            number += 1
+            if not isinstance(total, int):
+                if len(items) < PAGE:
+                    return
+            elif number * PAGE >= total:
+                return
+            elif not items:
+                raise Incomplete(f"{doing}: the list of {total} ended after {(number - 1) * PAGE}")
+
+    async def start(
+        self, method: str, path: str, *, doing: str, request_id: str, json: Any = None, etag: str | None = None
+    ) -> str:
+        """Begin asynchronous work; return the id of its task."""
+        headers = {"If-Match": etag} if etag is not None else None
+        answer = await self.send(method, path, doing=doing, json=json, headers=headers, request_id=request_id)
+        task = _data(answer, dict).get("extId")
+        if not task:
+            raise VendorError(f"{doing}: the system answered without a task", vendor_message=answer.excerpt)
+        return str(task)
+
+    async def task(self, task_id: str) -> Json:
+        """Read a task."""
+        return (await self.entity(f"{TASKS}/{task_id}", doing="Reading the task")).data
+
+    # -- file servers and paths --------------------------------------------------------------------------------
+    async def file_servers(self) -> list[Json]:
+        """List the file servers that the account may see."""
+        return [
+            item
+            async for _, page in self.pages(f"{FILES}/config/file-servers", doing="Listing file servers")
+            for item in page
+        ]
+
+    async def file_server(self) -> Json:
+        """Return the configured file server, found by name or id. Raises NotFound naming those that exist."""
+        if self._file_server is None:
+            wanted = self._settings.file_server
+            servers = await self.file_servers()
+            for server in servers:
+                if wanted in {server.get("name"), server.get("extId")}:
+                    self._file_server = server
+                    break
+            else:
+                names = ", ".join(sorted(str(server.get("name")) for server in servers)) or "none"
+                raise NotFound(
+                    f"{self._settings.host} has no file server {wanted!r}",
+                    next_step=f"Set file_server to one of: {names}.",
+                )
+        return self._file_server
+
+    async def base(self) -> str:
+        """Return the path of the configured file server."""
+        return f"{FILES}/config/file-servers/{(await self.file_server())['extId']}"
+
+    async def share_path(self, share_id: str) -> str:
+        """Return the path of a share (mount target)."""
+        return f"{await self.base()}/mount-targets/{share_id}"
+
+    async def snapshot_path(self, share_id: str, snapshot_id: str) -> str:
+        """Return the path of a snapshot."""
+        return f"{await self.share_path(share_id)}/snapshots/{snapshot_id}"
+
+
+def odata_string(value: str) -> str:
+    """Return `value` as an OData string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _login_headers(settings: NutanixFilesSettings) -> dict[str, str]:
+    if settings.api_key is not None:
+        return {"X-ntnx-api-key": settings.api_key.get_secret_value()}
+    if settings.username is None or settings.password is None:
+        raise AuthenticationFailed("Neither an account nor an API key is configured")
+    pair = f"{settings.username}:{settings.password.get_secret_value()}".encode()
+    return {"Authorization": "Basic " + base64.b64encode(pair).decode("ascii")}
+
+
+def _data(answer: Answer, kind: type[T], empty: T | None = None) -> T:
+    body = answer.json()
+    data = body.get("data") if isinstance(body, dict) else None
+    if data is None and empty is not None:
+        return empty
+    if not isinstance(data, kind):
+        raise VendorError(
+            f"The system answered {answer.status} without the documented data", vendor_message=answer.excerpt
+        )
+    return data
+
+
+def _metadata(answer: Answer) -> Json:
+    metadata = answer.json().get("metadata")
+    return metadata if isinstance(metadata, dict) else {}

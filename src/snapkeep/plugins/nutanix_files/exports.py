@@ -1,0 +1,237 @@
+"""Export and deport through the partner server.
+
+The partner server holds one access entry for (address of a backup host, share): it opens all snapshots of that
+share. So several exports may stand on one entry, and it is taken away with the last of them. PUT is a delta: ADD
+merges, REMOVE takes away; each PUT must present the entity's ETag, since several exports may change it at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from snapkeep.model.assets import Asset, Capability
+from snapkeep.model.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
+from snapkeep.model.exports import AccessMode, BackupHost, Export, Location, Protocol
+from snapkeep.model.snapshots import Snapshot
+from snapkeep.model.work import Done, Pending, Ticket
+from snapkeep.plugin.guards import require_same_asset
+from snapkeep.plugins.nutanix_files.assumptions import SNAPSHOT_DIRECTORY
+from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
+from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
+from snapkeep.plugins.nutanix_files.tasks import finished
+
+PUT_TRIES = 6
+"""How often a PUT is tried against concurrent changes of the same partner server."""
+
+REFRESH_AT = 0.5
+"""Part of the expiry after which an export is to be renewed."""
+
+_ACCESS = {AccessMode.READ_ONLY: "READ_ONLY", AccessMode.READ_WRITE: "READ_WRITE"}
+
+
+class Exports:
+    """Plays the role `ExportDeport`."""
+
+    def __init__(self, client: NutanixClient, settings: NutanixFilesSettings) -> None:
+        self._client = client
+        self._settings = settings
+
+    async def start_export(
+        self,
+        asset: Asset,
+        snapshot: Snapshot,
+        host: BackupHost,
+        mode: AccessMode,
+        others: Sequence[Export],
+        request_id: str,
+    ) -> Ticket:
+        """Add the host for the share; an entry that is there already gets a new expiry."""
+        asset.require(Capability.EXPORT)
+        require_same_asset(asset, snapshot)
+        shared = [other for other in others if other.asset_id == asset.id and other.host.address == host.address]
+        if any(other.mode is AccessMode.READ_WRITE for other in shared):
+            mode_on_system = AccessMode.READ_WRITE
+        else:
+            mode_on_system = mode
+        await self._client.entity(
+            await self._client.snapshot_path(asset.id, snapshot.id), doing=f"Exporting snapshot {snapshot.name!r}"
+        )
+        task = await self._put(
+            _entry(asset.id, host.address, mode_on_system, "ADD"),
+            doing=f"Exporting {asset.name!r} to {host.name}",
+            request_id=request_id,
+        )
+        return Ticket(
+            {
+                "task": task,
+                "share": asset.id,
+                "share_name": asset.name,
+                "protocol": asset.attributes.get("protocol", ""),
+                "snapshot": snapshot.id,
+                "snapshot_name": snapshot.name,
+                "host": host.name,
+                "address": host.address,
+                "mode": mode,
+                "started": datetime.now(UTC).isoformat(),
+            }
+        )
+
+    async def poll_export(self, ticket: Ticket) -> Pending | Export:
+        """Return the export once the task succeeded and the partner server shows the entry."""
+        doing = f"Exporting {ticket['share_name']!r} to {ticket['host']}"
+        outcome = await finished(self._client, ticket["task"], doing)
+        if isinstance(outcome, Pending):
+            return outcome
+        if not _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
+            raise Unavailable(
+                f"{doing}: the partner server no longer shows the access that it confirmed",
+                next_step="Something else changes the same partner server; give Snapkeep one of its own.",
+            )
+        started = datetime.fromisoformat(ticket["started"])
+        expiry = timedelta(seconds=self._settings.export_expiry_seconds)
+        return Export(
+            snapshot_id=ticket["snapshot"],
+            asset_id=ticket["share"],
+            host=BackupHost(name=ticket["host"], address=ticket["address"]),
+            mode=AccessMode(ticket["mode"]),
+            locations=await self._locations(ticket),
+            expires_at=started + expiry,
+            refresh_at=started + expiry * REFRESH_AT,
+        )
+
+    async def start_deport(self, export: Export, others: Sequence[Export], request_id: str) -> Ticket:
+        """Remove the entry, unless another export still stands on it; an entry that is gone is success."""
+        ticket = {"share": export.asset_id, "address": export.host.address}
+        if any(o.asset_id == export.asset_id and o.host.address == export.host.address for o in others):
+            return Ticket({**ticket, "kept": "true"})
+        try:
+            partner = await self._partner()
+        except NotFound:
+            return Ticket({**ticket, "kept": "true"})
+        if not _has_entry(partner.data, export.asset_id, export.host.address):
+            return Ticket({**ticket, "kept": "true"})
+        task = await self._put(
+            _entry(export.asset_id, export.host.address, export.mode, "REMOVE"),
+            doing=f"Deporting from {export.host.name}",
+            request_id=request_id,
+        )
+        return Ticket({**ticket, "task": task})
+
+    async def poll_deport(self, ticket: Ticket) -> Pending | Done:
+        """Return `Done` once the partner server no longer shows the entry."""
+        if "kept" in ticket.data:
+            return Done()
+        doing = f"Deporting from {ticket['address']}"
+        outcome = await finished(self._client, ticket["task"], doing)
+        if isinstance(outcome, Pending):
+            return outcome
+        if _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
+            raise Unavailable(f"{doing}: the partner server still shows the access that it took away")
+        return Done()
+
+    async def _put(self, entry: Mapping[str, Any], *, doing: str, request_id: str) -> str:
+        """PUT a delta with the current ETag; when somebody was quicker (412), read again and repeat."""
+        for attempt in range(PUT_TRIES):
+            partner = await self._partner()
+            body: dict[str, Any] = {
+                key: partner.data[key] for key in ("name", "vendorName", "partnerType") if key in partner.data
+            }
+            body["$objectType"] = "files.v4.config.PartnerServer"
+            body["backupServerConfig"] = {
+                "expiryInSecs": self._settings.export_expiry_seconds,
+                "backupClientAccessConfigs": [entry],
+                "$objectType": "files.v4.config.BackupServerConfig",
+            }
+            try:
+                return await self._client.start(
+                    "PUT",
+                    f"{await self._client.base()}/partner-servers/{partner.data['extId']}",
+                    doing=doing,
+                    request_id=str(uuid.uuid5(uuid.UUID(request_id), f"put-{attempt}-{partner.etag}")),
+                    json=body,
+                    etag=partner.etag,
+                )
+            except Conflict as error:
+                if error.details.get("status") != 412:
+                    raise
+        raise Unavailable(
+            f"{doing}: the partner server was changed by somebody else {PUT_TRIES} times in a row",
+            next_step="Try again; give Snapkeep a partner server of its own.",
+        )
+
+    async def _partner(self) -> Entity:
+        """Read the configured partner server. Raises NotFound, or Unsupported when it is of another type."""
+        name = self._settings.partner_server
+        base = f"{await self._client.base()}/partner-servers"
+        doing = f"Reading partner server {name!r}"
+        async for _, page in self._client.pages(base, doing=doing, where=f"name eq {odata_string(name)}"):
+            for item in page:
+                if item.get("name") == name:
+                    require_backup_type(item)
+                    return await self._client.entity(f"{base}/{item['extId']}", doing=doing)
+        raise NotFound(
+            f"The file server has no partner server {name!r}",
+            next_step=f"Register a partner server {name!r} of type BACKUP on the file server, or set "
+            "partner_server to the name of the one that exists (see the guide 'Prepare a Nutanix file server').",
+        )
+
+    async def _locations(self, ticket: Ticket) -> tuple[Location, ...]:
+        share, inside = ticket["share_name"], f"{SNAPSHOT_DIRECTORY}/{ticket['snapshot_name']}"
+        if self._settings.local_exports is not None:
+            root = self._settings.local_exports / ticket["address"] / share
+            return (Location(protocol=Protocol.LOCAL, path=str(root / inside)),)
+        host = self._settings.file_server_fqdn or str((await self._client.file_server())["name"])
+        if ticket["protocol"] == "SMB":
+            return (Location(protocol=Protocol.SMB, source=f"//{host}/{share}", path=inside),)
+        options = {"ro": ""} if ticket["mode"] == AccessMode.READ_ONLY else {}
+        return (Location(protocol=Protocol.NFS, source=f"{host}:/{share}", path=inside, options=options),)
+
+
+def require_backup_type(partner: Mapping[str, Any]) -> None:
+    """Raise Unsupported unless the partner server is of the type that opens shares to backup hosts."""
+    if partner.get("partnerType") != "BACKUP":
+        raise Unsupported(
+            f"Partner server {partner.get('name')!r} is of type {partner.get('partnerType')}, not BACKUP",
+            next_step="Register a partner server of type BACKUP and set partner_server to its name.",
+        )
+
+
+def _entry(share_id: str, address: str, mode: AccessMode, operation: str) -> dict[str, Any]:
+    return {
+        "address": _address(address),
+        "accessType": _ACCESS[mode],
+        "mountTargetExtId": share_id,
+        "operationType": operation,
+        "$objectType": "files.v4.config.BackupServerAccessControlBlock",
+    }
+
+
+def _address(address: str) -> dict[str, Any]:
+    """Return the API's form of an IPv4 or IPv6 address or host name. Raises InvalidInput."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        if (
+            not address
+            or len(address) > 253
+            or not all(c.isascii() and (c.isalnum() or c in "-._") for c in address)
+        ):
+            raise InvalidInput(f"{address!r:.120} is neither an IP address nor a host name") from None
+        return {"fqdn": {"value": address}}
+    bits = 32 if parsed.version == 4 else 128
+    return {f"ipv{parsed.version}": {"value": str(parsed), "prefixLength": bits}}
+
+
+def _has_entry(partner: Mapping[str, Any], share_id: str, address: str) -> bool:
+    wanted = _address(address)
+    kind, value = next(iter(wanted.items()))
+    entries = (partner.get("backupServerConfig") or {}).get("backupClientAccessConfigs") or ()
+    return any(
+        entry.get("mountTargetExtId") == share_id
+        and ((entry.get("address") or {}).get(kind) or {}).get("value") == value["value"]
+        for entry in entries
+    )
