@@ -1,0 +1,1 @@
+"""The catalog: what Snapkeep knows. Tables, queries, migrations, secrets."""

@@ -1,0 +1,293 @@
+"""Queries on what lies on systems: assets and snapshots."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, Table, and_, func, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from snapkeep.catalog.records import AssetRecord, SnapshotRecord, asset_from_row, snapshot_from_row
+from snapkeep.catalog.tables import assets, operations, snapshots, systems
+from snapkeep.model.assets import Asset
+from snapkeep.model.errors import Conflict, NotFound
+from snapkeep.model.snapshots import Snapshot
+
+_NAMESPACE = uuid.UUID("5f0c1d7e-7c0b-4f6e-9d53-2f4f1f0a9a10")
+
+
+def asset_row_id(system_id: str, vendor_id: str) -> str:
+    """Return the catalog's id of an asset: the same whenever it is found."""
+    return str(uuid.uuid5(_NAMESPACE, f"{system_id}/{vendor_id}"))
+
+
+def snapshot_row_id(asset_id: str, vendor_id: str) -> str:
+    """Return the catalog's id of a snapshot: the same whenever it is found."""
+    return str(uuid.uuid5(_NAMESPACE, f"{asset_id}@{vendor_id}"))
+
+
+class Inventory:
+    """Assets and snapshots as last seen."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    # -- recording -----------------------------------------------------------------------------------------------
+    async def record_batch(
+        self,
+        system_id: str,
+        found_assets: Sequence[Asset],
+        found_snapshots: Sequence[Snapshot],
+        *,
+        seen_by: str,
+        cursor: str | None = None,
+    ) -> None:
+        """Store what was seen, and how far the operation `seen_by` came, in one transaction."""
+        asset_rows = [_asset_row(system_id, asset, seen_by) for asset in found_assets]
+        snapshot_rows = [_snapshot_row(system_id, snapshot, seen_by) for snapshot in found_snapshots]
+        async with self._engine.begin() as connection:
+            await _upsert(connection, assets, asset_rows)
+            await _upsert(connection, snapshots, snapshot_rows)
+            if cursor is not None:
+                await connection.execute(
+                    update(operations)
+                    .where(operations.c.id == seen_by)
+                    .values(
+                        cursor=cursor,
+                        items=func.coalesce(operations.c["items"], 0) + len(asset_rows) + len(snapshot_rows),
+                    )
+                )
+
+    async def mark_gone(
+        self, system_id: str, *, not_seen_by: str, before: datetime, now: datetime
+    ) -> tuple[int, int]:
+        """Mark as gone what a complete discovery did not see; return how many assets and snapshots.
+
+        A snapshot that another operation recorded since `before` (the begin of the discovery) is left alone.
+        """
+        recent = select(operations.c.id).where(
+            operations.c.system_id == system_id,
+            (operations.c.ended_at.is_(None)) | (operations.c.ended_at >= before),
+        )
+        counts: list[int] = []
+        async with self._engine.begin() as connection:
+            for table in (assets, snapshots):
+                result = await connection.execute(
+                    update(table)
+                    .where(
+                        table.c.system_id == system_id,
+                        table.c.gone_at.is_(None),
+                        table.c.seen_by != not_seen_by,
+                        table.c.seen_by.not_in(recent),
+                    )
+                    .values(gone_at=now)
+                )
+                counts.append(result.rowcount)
+        return counts[0], counts[1]
+
+    async def snapshot_gone(self, snapshot_row: str, now: datetime) -> None:
+        """Note that a snapshot no longer exists."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(snapshots).where(snapshots.c.id == snapshot_row).values(gone_at=now))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+    async def assets(
+        self,
+        system: str | None = None,
+        name: str | None = None,
+        *,
+        gone: bool = False,
+        limit: int = 1000,
+        after: str = "",
+    ) -> list[AssetRecord]:
+        """Return assets ordered by system, name and id; `after` is the id of the last one of the page before."""
+        query = _asset_query().order_by(systems.c.name, assets.c.name, assets.c.id).limit(limit)
+        query = query.where(systems.c.name == system) if system else query
+        query = query.where(assets.c.name == name) if name is not None else query
+        query = query if gone else query.where(assets.c.gone_at.is_(None))
+        if after:
+            query = query.where(_after_row(after, assets, (systems.c.name, assets.c.name)))
+        async with self._engine.connect() as connection:
+            return [_asset_record(row) for row in await connection.execute(query)]
+
+    async def asset(self, row_id: str) -> AssetRecord:
+        """Return one asset by the catalog's id. Raises NotFound."""
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(_asset_query().where(assets.c.id == row_id))).first()
+        if row is None:
+            raise NotFound(f"There is no asset {row_id!r}")
+        return _asset_record(row)
+
+    async def find_asset(self, system: str, name: str) -> AssetRecord:
+        """Return the one asset of that name. Raises NotFound, or Conflict when several have it."""
+        found = await self.assets(system, name, limit=3)
+        if not found:
+            raise NotFound(
+                f"System {system!r} has no asset {name!r}",
+                next_step=f"See `snapkeep asset list {system}`; run `snapkeep discover {system}` if it is new.",
+            )
+        if len(found) > 1:
+            raise Conflict(
+                f"System {system!r} has several assets called {name!r}",
+                next_step="Use the id of the one that you mean: " + ", ".join(item.id for item in found),
+            )
+        return found[0]
+
+    async def snapshots(
+        self,
+        system: str | None = None,
+        asset_id: str | None = None,
+        name: str | None = None,
+        *,
+        gone: bool = False,
+        limit: int = 1000,
+        after: str = "",
+    ) -> list[SnapshotRecord]:
+        """Return snapshots ordered by system, asset, name and id (ours sort by time)."""
+        order = (systems.c.name, assets.c.name, snapshots.c.name)
+        query = _snapshot_query().order_by(*order, snapshots.c.id).limit(limit)
+        query = query.where(systems.c.name == system) if system else query
+        query = query.where(snapshots.c.asset_id == asset_id) if asset_id else query
+        query = query.where(snapshots.c.name == name) if name is not None else query
+        query = query if gone else query.where(snapshots.c.gone_at.is_(None))
+        if after:
+            query = query.where(_after_row(after, snapshots, order))
+        async with self._engine.connect() as connection:
+            return [_snapshot_record(row) for row in await connection.execute(query)]
+
+    async def snapshot(self, row_id: str) -> SnapshotRecord:
+        """Return one snapshot by the catalog's id. Raises NotFound."""
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(_snapshot_query().where(snapshots.c.id == row_id))).first()
+        if row is None:
+            raise NotFound(f"There is no snapshot {row_id!r}")
+        return _snapshot_record(row)
+
+    async def find_snapshot(self, asset: AssetRecord, name: str) -> SnapshotRecord:
+        """Return the one snapshot of that name. Raises NotFound, or Conflict when several have it."""
+        found = await self.snapshots(asset_id=asset.id, name=name, limit=3)
+        if not found:
+            raise NotFound(
+                f"{asset.reference} has no snapshot {name!r}",
+                next_step=f"See `snapkeep snapshot list {asset.reference}`.",
+            )
+        if len(found) > 1:
+            raise Conflict(f"{asset.reference} has several snapshots called {name!r}")
+        return found[0]
+
+
+def _asset_row(system_id: str, asset: Asset, seen_by: str) -> dict[str, Any]:
+    return {
+        "id": asset_row_id(system_id, asset.id),
+        "system_id": system_id,
+        "vendor_id": asset.id,
+        "kind": asset.kind.value,
+        "name": asset.name,
+        "parent_vendor_id": asset.parent_id,
+        "capabilities": sorted(asset.capabilities),
+        "refusals": dict(asset.refusals),
+        "attributes": dict(asset.attributes),
+        "seen_by": seen_by,
+        "gone_at": None,
+    }
+
+
+def _snapshot_row(system_id: str, snapshot: Snapshot, seen_by: str) -> dict[str, Any]:
+    asset_id = asset_row_id(system_id, snapshot.asset_id)
+    return {
+        "id": snapshot_row_id(asset_id, snapshot.id),
+        "system_id": system_id,
+        "asset_id": asset_id,
+        "vendor_id": snapshot.id,
+        "name": snapshot.name,
+        "kind": snapshot.kind.value,
+        "owned": snapshot.owned,
+        "created_at": snapshot.created_at,
+        "size_bytes": snapshot.size_bytes,
+        "reclaimable_bytes": snapshot.reclaimable_bytes,
+        "seen_by": seen_by,
+        "gone_at": None,
+    }
+
+
+async def _upsert(connection: AsyncConnection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+    """Insert or update by id, with executemany: far faster than one statement with all values."""
+    rows = list(rows)
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table)
+    changed = {
+        column.name: statement.excluded[column.name]
+        for column in table.c
+        if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
+    }
+    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
+
+
+_parents = assets.alias("parents")
+
+
+def _asset_query() -> Select[Any]:
+    count = (
+        select(func.count())
+        .select_from(snapshots)
+        .where(snapshots.c.asset_id == assets.c.id, snapshots.c.gone_at.is_(None))
+        .scalar_subquery()
+    )
+    parent = and_(_parents.c.system_id == assets.c.system_id, _parents.c.vendor_id == assets.c.parent_vendor_id)
+    return select(
+        assets, systems.c.name.label("system_name"), _parents.c.name.label("parent_name"), count.label("count")
+    ).select_from(assets.join(systems).outerjoin(_parents, parent))
+
+
+def _snapshot_query() -> Select[Any]:
+    return select(
+        snapshots,
+        systems.c.name.label("system_name"),
+        assets.c.name.label("asset_name"),
+        assets.c.vendor_id.label("asset_vendor_id"),
+    ).select_from(
+        snapshots.join(assets, snapshots.c.asset_id == assets.c.id).join(
+            systems, assets.c.system_id == systems.c.id
+        )
+    )
+
+
+def _after_row(row_id: str, table: Table, order: tuple[Any, ...]) -> Any:
+    """Return the condition for rows behind the row `row_id` in `order` and then by id (keyset paging)."""
+    joined = snapshots.join(assets, snapshots.c.asset_id == assets.c.id) if table is snapshots else assets
+    last = (
+        select(*order, table.c.id)
+        .select_from(joined.join(systems, assets.c.system_id == systems.c.id))
+        .where(table.c.id == row_id)
+    )
+    return tuple_(*order, table.c.id) > last.scalar_subquery()
+
+
+def _asset_record(row: Any) -> AssetRecord:
+    return AssetRecord(
+        id=row.id,
+        system_id=row.system_id,
+        system_name=row.system_name,
+        asset=asset_from_row(row),
+        parent_name=row.parent_name,
+        snapshots=row.count,
+        gone_at=row.gone_at,
+    )
+
+
+def _snapshot_record(row: Any) -> SnapshotRecord:
+    return SnapshotRecord(
+        id=row.id,
+        system_id=row.system_id,
+        system_name=row.system_name,
+        asset_id=row.asset_id,
+        asset_name=row.asset_name,
+        snapshot=snapshot_from_row(row, row.asset_vendor_id),
+        gone_at=row.gone_at,
+    )

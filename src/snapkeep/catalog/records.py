@@ -1,0 +1,198 @@
+"""Rows as frozen dataclasses: what queries return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from snapkeep.model.assets import Asset, AssetKind, Capability
+from snapkeep.model.exports import AccessMode, BackupHost, Export, Location, Protocol
+from snapkeep.model.snapshots import Snapshot, SnapshotKind
+
+
+class OperationState(StrEnum):
+    """Where an operation is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing will change any more."""
+        return self not in {OperationState.QUEUED, OperationState.RUNNING}
+
+
+class ExportState(StrEnum):
+    """Where an export is in its life."""
+
+    OPENING = "opening"
+    ACTIVE = "active"
+    ENDED = "ended"
+
+
+class ChangeListState(StrEnum):
+    """Whether a change list may be trusted."""
+
+    COMPUTING = "computing"
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemRecord:
+    """A configured system; its secrets stay sealed."""
+
+    id: str
+    name: str
+    plugin: str
+    settings: dict[str, Any]
+    created_at: datetime
+    discovered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRecord:
+    """An asset as last seen."""
+
+    id: str
+    system_id: str
+    system_name: str
+    asset: Asset
+    parent_name: str | None
+    snapshots: int
+    gone_at: datetime | None
+
+    @property
+    def reference(self) -> str:
+        """The name by which people call it: `system/asset`."""
+        return f"{self.system_name}/{self.asset.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRecord:
+    """A snapshot as last seen."""
+
+    id: str
+    system_id: str
+    system_name: str
+    asset_id: str
+    asset_name: str
+    snapshot: Snapshot
+    gone_at: datetime | None
+
+    @property
+    def reference(self) -> str:
+        """The name by which people call it: `system/asset@snapshot`."""
+        return f"{self.system_name}/{self.asset_name}@{self.snapshot.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """An export, in force or ended. `snapshot` and `asset` of `export` are the system's own ids."""
+
+    id: str
+    system_id: str
+    snapshot_id: str
+    reference: str
+    export: Export
+    state: ExportState
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRecord:
+    """One durable piece of work."""
+
+    id: str
+    kind: str
+    system_id: str
+    system_name: str
+    target: str
+    request: dict[str, Any]
+    requester: str
+    state: OperationState
+    phase: str
+    progress: float | None
+    items: int | None
+    ticket: dict[str, str] | None
+    cursor: str | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeListRecord:
+    """The head of a change list; its entries are in blocks."""
+
+    id: str
+    asset_id: str
+    base_id: str | None
+    new_id: str
+    base_name: str | None
+    new_name: str
+    asset: str
+    source: str
+    state: ChangeListState
+    cursor: str | None
+    entries: int
+    summary: dict[str, Any] | None
+    created_at: datetime
+    completed_at: datetime | None
+
+
+def asset_from_row(row: Any) -> Asset:
+    """Make the noun again from its row."""
+    return Asset(
+        id=row.vendor_id,
+        kind=AssetKind(row.kind),
+        name=row.name,
+        parent_id=row.parent_vendor_id,
+        capabilities=frozenset(Capability(value) for value in row.capabilities),
+        refusals={Capability(key): value for key, value in row.refusals.items()},
+        attributes=row.attributes,
+    )
+
+
+def snapshot_from_row(row: Any, asset_vendor_id: str) -> Snapshot:
+    """Make the noun again from its row."""
+    return Snapshot(
+        id=row.vendor_id,
+        asset_id=asset_vendor_id,
+        name=row.name,
+        kind=SnapshotKind(row.kind),
+        owned=row.owned,
+        created_at=row.created_at,
+        size_bytes=row.size_bytes,
+        reclaimable_bytes=row.reclaimable_bytes,
+    )
+
+
+def export_from_row(row: Any, snapshot_vendor_id: str, asset_vendor_id: str) -> Export:
+    """Make the noun again from its row."""
+    return Export(
+        snapshot_id=snapshot_vendor_id,
+        asset_id=asset_vendor_id,
+        host=BackupHost(name=row.host_name, address=row.host_address),
+        mode=AccessMode(row.mode),
+        locations=tuple(
+            Location(
+                protocol=Protocol(item["protocol"]),
+                path=item["path"],
+                source=item["source"],
+                options=item["options"],
+            )
+            for item in row.locations
+        ),
+        expires_at=row.expires_at,
+        refresh_at=row.refresh_at,
+    )

@@ -1,0 +1,113 @@
+"""Queries on systems."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from snapkeep.catalog.records import SystemRecord
+from snapkeep.catalog.secrets import SecretBox
+from snapkeep.catalog.tables import exports, snapshots, systems
+from snapkeep.model.errors import Conflict, NotFound
+
+
+class Systems:
+    """The configured systems."""
+
+    def __init__(self, engine: AsyncEngine, box: SecretBox) -> None:
+        self._engine = engine
+        self._box = box
+
+    async def add(
+        self,
+        system_id: str,
+        name: str,
+        plugin: str,
+        settings: dict[str, Any],
+        secrets: dict[str, str],
+        now: datetime,
+    ) -> SystemRecord:
+        """Store a system, its secrets sealed. Raises Conflict when the name is taken."""
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(
+                    insert(systems).values(
+                        id=system_id,
+                        name=name,
+                        plugin=plugin,
+                        settings=settings,
+                        secrets=self._box.seal(system_id, secrets),
+                        created_at=now,
+                    )
+                )
+        except IntegrityError as error:
+            raise Conflict(f"There is a system {name!r} already") from error
+        return await self.get(name)
+
+    async def find(self) -> list[SystemRecord]:
+        """Return all systems by name."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(systems).order_by(systems.c.name))
+            return [_record(row) for row in rows]
+
+    async def get(self, name_or_id: str) -> SystemRecord:
+        """Return one system. Raises NotFound naming those that exist."""
+        async with self._engine.connect() as connection:
+            row = (
+                await connection.execute(
+                    select(systems).where((systems.c.name == name_or_id) | (systems.c.id == name_or_id))
+                )
+            ).first()
+            if row is not None:
+                return _record(row)
+            names = (await connection.execute(select(systems.c.name).order_by(systems.c.name))).scalars().all()
+        known = f"Known systems: {', '.join(names)}." if names else "Add one with `snapkeep system add`."
+        raise NotFound(f"There is no system {name_or_id!r}", next_step=known)
+
+    async def all_settings(self, system: SystemRecord) -> dict[str, Any]:
+        """Return plain settings and secrets together, for connecting only."""
+        async with self._engine.connect() as connection:
+            sealed = (
+                await connection.execute(select(systems.c.secrets).where(systems.c.id == system.id))
+            ).scalar_one()
+        return {**system.settings, **self._box.open(system.id, sealed)}
+
+    async def discovered(self, system_id: str, now: datetime) -> None:
+        """Note when a discovery last came to its end."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(systems).where(systems.c.id == system_id).values(discovered_at=now))
+
+    async def dependents(self, system_id: str) -> dict[str, int]:
+        """Count what would be forgotten with the system: our snapshots on it, and exports in force."""
+        async with self._engine.connect() as connection:
+            owned = await connection.execute(
+                select(func.count())
+                .select_from(snapshots)
+                .where(snapshots.c.system_id == system_id, snapshots.c.owned, snapshots.c.gone_at.is_(None))
+            )
+            opened = await connection.execute(
+                select(func.count())
+                .select_from(exports.join(snapshots))
+                .where(snapshots.c.system_id == system_id, exports.c.state != "ended")
+            )
+            return {"snapshots": owned.scalar_one(), "exports": opened.scalar_one()}
+
+    async def remove(self, system_id: str) -> None:
+        """Forget a system with all that is known about it; the system itself is not touched."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(systems).where(systems.c.id == system_id))
+
+
+def _record(row: Any) -> SystemRecord:
+    return SystemRecord(
+        id=row.id,
+        name=row.name,
+        plugin=row.plugin,
+        settings=row.settings,
+        created_at=row.created_at,
+        discovered_at=row.discovered_at,
+    )

@@ -1,0 +1,1 @@
+"""Change lists: stored in blocks, normalised, summarised, streamed."""

@@ -1,0 +1,54 @@
+"""The summary of a change list: what people look at first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from snapkeep.model.changes import Change, ChangeOperation
+
+TOP = 10
+_MOST_DIRECTORIES = 10_000
+
+
+class Summary:
+    """Counts and bytes by operation and type, and the top-level directories with the most changes.
+
+    Memory is bounded: beyond 10,000 top-level directories the rarest are dropped, so their counts may be low.
+    """
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self._operations: Counter[str] = Counter()
+        self._operation_bytes: Counter[str] = Counter()
+        self._types: Counter[str] = Counter()
+        self._directories: Counter[bytes] = Counter()
+
+    def add(self, changes: Iterable[Change]) -> None:
+        """Count these changes."""
+        for change in changes:
+            self.entries += 1
+            self._operations[change.operation] += 1
+            self._types[change.type] += 1
+            if change.operation is not ChangeOperation.DELETE:
+                self._operation_bytes[change.operation] += change.size
+            head, slash, _ = change.path.partition(b"/")
+            self._directories[head if slash else b"."] += 1
+        if len(self._directories) > _MOST_DIRECTORIES:
+            self._directories = Counter(dict(self._directories.most_common(_MOST_DIRECTORIES // 2)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe form; names of directories as text, undecodable bytes escaped."""
+        return {
+            "entries": self.entries,
+            "operations": {
+                name: {"entries": count, "bytes": self._operation_bytes[name]}
+                for name, count in sorted(self._operations.items())
+            },
+            "types": dict(sorted(self._types.items())),
+            "top_directories": [
+                {"path": path.decode("utf-8", "backslashreplace"), "entries": count}
+                for path, count in self._directories.most_common(TOP)
+            ],
+        }
