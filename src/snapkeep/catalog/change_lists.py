@@ -45,9 +45,7 @@ class ChangeLists:
         """Add a block and move the cursor, in one transaction."""
         async with self._engine.begin() as connection:
             seq = await connection.execute(
-                select(func.coalesce(func.max(change_blocks.c.seq), -1) + 1).where(
-                    change_blocks.c.list_id == list_id
-                )
+                select(func.coalesce(func.max(change_blocks.c.seq), -1) + 1).where(change_blocks.c.list_id == list_id)
             )
             await connection.execute(
                 insert(change_blocks).values(list_id=list_id, seq=seq.scalar_one(), entries=entries, data=data)

@@ -62,9 +62,7 @@ class Inventory:
                     )
                 )
 
-    async def mark_gone(
-        self, system_id: str, *, not_seen_by: str, before: datetime, now: datetime
-    ) -> tuple[int, int]:
+    async def mark_gone(self, system_id: str, *, not_seen_by: str, before: datetime, now: datetime) -> tuple[int, int]:
         """Mark as gone what a complete discovery did not see; return how many assets and snapshots.
 
         A snapshot that another operation recorded since `before` (the begin of the discovery) is left alone.
@@ -93,6 +91,20 @@ class Inventory:
         """Note that a snapshot no longer exists."""
         async with self._engine.begin() as connection:
             await connection.execute(update(snapshots).where(snapshots.c.id == snapshot_row).values(gone_at=now))
+
+    async def counts(self, system_id: str) -> dict[str, int]:
+        """Count the assets and snapshots that exist on a system."""
+        async with self._engine.connect() as connection:
+            return {
+                table.name: (
+                    await connection.execute(
+                        select(func.count())
+                        .select_from(table)
+                        .where(table.c.system_id == system_id, table.c.gone_at.is_(None))
+                    )
+                ).scalar_one()
+                for table in (assets, snapshots)
+            }
 
     # -- reading -------------------------------------------------------------------------------------------------
     async def assets(
@@ -252,9 +264,7 @@ def _snapshot_query() -> Select[Any]:
         assets.c.name.label("asset_name"),
         assets.c.vendor_id.label("asset_vendor_id"),
     ).select_from(
-        snapshots.join(assets, snapshots.c.asset_id == assets.c.id).join(
-            systems, assets.c.system_id == systems.c.id
-        )
+        snapshots.join(assets, snapshots.c.asset_id == assets.c.id).join(systems, assets.c.system_id == systems.c.id)
     )
 
 

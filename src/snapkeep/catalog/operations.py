@@ -108,6 +108,16 @@ class Operations:
                 )
             )
 
+    async def end_queued(self, operation_id: str, **values: Any) -> None:
+        """End an operation, unless it has begun in the meantime."""
+        values["state"] = values["state"].value
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                update(operations)
+                .where(operations.c.id == operation_id, operations.c.state == OperationState.QUEUED.value)
+                .values(**values)
+            )
+
     async def cancel_requested(self, operation_id: str) -> bool:
         """Say whether somebody asked to cancel."""
         query = select(operations.c.cancel_requested).where(operations.c.id == operation_id)

@@ -71,9 +71,7 @@ class Systems:
     async def all_settings(self, system: SystemRecord) -> dict[str, Any]:
         """Return plain settings and secrets together, for connecting only."""
         async with self._engine.connect() as connection:
-            sealed = (
-                await connection.execute(select(systems.c.secrets).where(systems.c.id == system.id))
-            ).scalar_one()
+            sealed = (await connection.execute(select(systems.c.secrets).where(systems.c.id == system.id))).scalar_one()
         return {**system.settings, **self._box.open(system.id, sealed)}
 
     async def discovered(self, system_id: str, now: datetime) -> None:

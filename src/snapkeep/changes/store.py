@@ -85,9 +85,7 @@ async def read_changes(
                 yield position, change
 
 
-def _wanted(
-    change: Change, operations: frozenset[ChangeOperation], types: frozenset[ObjectType], below: bytes
-) -> bool:
+def _wanted(change: Change, operations: frozenset[ChangeOperation], types: frozenset[ObjectType], below: bytes) -> bool:
     if operations and change.operation not in operations:
         return False
     if types and change.type not in types:

@@ -37,9 +37,7 @@ class SnapkeepError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
-    default_next_step: ClassVar[str] = (
-        "This is a defect of Snapkeep: report it with the operation's id and the log."
-    )
+    default_next_step: ClassVar[str] = "This is a defect of Snapkeep: report it with the operation's id and the log."
 
     def __init__(
         self,

@@ -66,9 +66,7 @@ class HttpsSettings(SystemSettings):
     plain_http: bool = Field(
         default=False, description="Speak HTTP without TLS. Only to a loopback address: for simulators."
     )
-    request_seconds: float = Field(
-        default=30.0, gt=0, le=600, description="Longest time for one request, in seconds."
-    )
+    request_seconds: float = Field(default=30.0, gt=0, le=600, description="Longest time for one request, in seconds.")
     retry_seconds: float = Field(
         default=60.0,
         ge=0,

@@ -61,9 +61,7 @@ async def _server_certificate(settings: HttpsSettings) -> bytes:
         async with asyncio.timeout(settings.request_seconds):
             _, writer = await asyncio.open_connection(settings.host, settings.port, ssl=context)
     except (OSError, TimeoutError) as error:
-        raise Unavailable(
-            f"{settings.host}:{settings.port} cannot be reached: {str(error) or 'no answer'}"
-        ) from error
+        raise Unavailable(f"{settings.host}:{settings.port} cannot be reached: {str(error) or 'no answer'}") from error
     try:
         certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     finally:

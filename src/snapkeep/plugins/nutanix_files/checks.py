@@ -36,9 +36,7 @@ class Checks:
         except SnapkeepError as error:
             yield _failed("connection", error)
             return
-        yield _ok(
-            "connection", f"Connected to {self._settings.base_url}; the certificate is trusted, the login works"
-        )
+        yield _ok("connection", f"Connected to {self._settings.base_url}; the certificate is trusted, the login works")
         yield _clock(answer.date)
         try:
             server = await self._client.file_server()
@@ -79,9 +77,7 @@ class Checks:
         body = None if method == "DELETE" else {"name": "snapkeep-check", "snapshotExtId": nobody}
         headers = {"If-Match": nobody}
         try:
-            await self._client.send(
-                method, path, doing=f"Asking for the right to {right}", json=body, headers=headers
-            )
+            await self._client.send(method, path, doing=f"Asking for the right to {right}", json=body, headers=headers)
         except PermissionDenied as error:
             return _failed(f"right to {right}", error)
         except SnapkeepError as error:

@@ -20,6 +20,8 @@ from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
 COMPUTING_SECONDS = 0.5
 """How soon to ask again while the file server computes."""
 
+_TOKEN, _END = "token:", "end"
+
 
 class Diffs:
     """Plays the role `DiffFiles`."""
@@ -63,8 +65,11 @@ class Diffs:
         )
 
     async def read_diff(self, ticket: Ticket, cursor: str | None = None) -> AsyncIterator[ChangeBatch | Pending]:
-        """Yield page after page. `cursor` is the vendor's token for the next page, empty for the first."""
-        token = cursor or ""
+        """Yield page after page. The cursor is the vendor's token for the next page, or that there is none."""
+        if cursor == _END:
+            yield ChangeBatch(cursor=_END, complete=True)
+            return
+        token = (cursor or "").removeprefix(_TOKEN)
         path = f"{await self._client.share_path(ticket['share'])}/snapshot-changed-contents/{ticket['content']}"
         while True:
             answer = await self._page(path, token, ticket)
@@ -78,20 +83,18 @@ class Diffs:
             if not isinstance(more, bool):
                 raise Incomplete("A page of the change list does not say whether it is the last one")
             if not more:
-                yield ChangeBatch(changes=changes, cursor=token, complete=True)
+                yield ChangeBatch(changes=changes, cursor=_END, complete=True)
                 return
             following = next_page_token(answer.headers, body.get("metadata") or {})
             if not changes:
                 # More is to come, but nothing is here yet: the file server still computes.
                 if following and following != token:
-                    yield ChangeBatch(cursor=following)
+                    yield ChangeBatch(cursor=_TOKEN + following)
                 yield Pending(after=COMPUTING_SECONDS)
                 return
             if not following or following == token:
-                raise Incomplete(
-                    "The change list says that there is more, but not where: it cannot be read to its end"
-                )
-            yield ChangeBatch(changes=changes, cursor=following)
+                raise Incomplete("The change list says that there is more, but not where: it cannot be read to its end")
+            yield ChangeBatch(changes=changes, cursor=_TOKEN + following)
             token = following
 
     async def _page(self, path: str, token: str, ticket: Ticket) -> Answer:
@@ -156,7 +159,6 @@ def _verify_identity(data: Mapping[str, Any], ticket: Ticket) -> None:
 def _changes(data: Mapping[str, Any], ticket: Ticket) -> list[Change]:
     form: PathForm = "relative" if ticket["form"] == "relative" else "absolute"
     found = (
-        mapping.change(item, form, ticket["share_name"], ticket["host"])
-        for item in data.get("changedContents") or ()
+        mapping.change(item, form, ticket["share_name"], ticket["host"]) for item in data.get("changedContents") or ()
     )
     return [change for change in found if change.path]  # the root itself is no entry

@@ -53,10 +53,8 @@ class Exports:
         asset.require(Capability.EXPORT)
         require_same_asset(asset, snapshot)
         shared = [other for other in others if other.asset_id == asset.id and other.host.address == host.address]
-        if any(other.mode is AccessMode.READ_WRITE for other in shared):
-            mode_on_system = AccessMode.READ_WRITE
-        else:
-            mode_on_system = mode
+        widened = any(other.mode is AccessMode.READ_WRITE for other in shared)
+        mode_on_system = AccessMode.READ_WRITE if widened else mode
         await self._client.entity(
             await self._client.snapshot_path(asset.id, snapshot.id), doing=f"Exporting snapshot {snapshot.name!r}"
         )
@@ -215,11 +213,7 @@ def _address(address: str) -> dict[str, Any]:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        if (
-            not address
-            or len(address) > 253
-            or not all(c.isascii() and (c.isalnum() or c in "-._") for c in address)
-        ):
+        if not address or len(address) > 253 or not all(c.isascii() and (c.isalnum() or c in "-._") for c in address):
             raise InvalidInput(f"{address!r:.120} is neither an IP address nor a host name") from None
         return {"fqdn": {"value": address}}
     bits = 32 if parsed.version == 4 else 128

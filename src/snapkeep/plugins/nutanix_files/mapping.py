@@ -50,9 +50,7 @@ OBJECT_TYPES: Mapping[str, ObjectType] = {
 
 def file_server_asset(data: Mapping[str, Any]) -> Asset:
     """Map a FileServer."""
-    return Asset(
-        id=_required(data, "extId"), kind=AssetKind.FILE_SERVER, name=str(data.get("name") or data["extId"])
-    )
+    return Asset(id=_required(data, "extId"), kind=AssetKind.FILE_SERVER, name=str(data.get("name") or data["extId"]))
 
 
 def share_asset(data: Mapping[str, Any], file_server_id: str) -> Asset:

@@ -1,0 +1,52 @@
+"""Open connections to systems, shared by the operations of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from snapkeep.catalog.records import SystemRecord
+from snapkeep.catalog.systems import Systems
+from snapkeep.plugin.plugin import Plugin
+from snapkeep.plugin.registry import get_plugin
+from snapkeep.plugin.roles import Roles
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    roles: Roles
+    context: AbstractAsyncContextManager[Roles]
+
+
+class Connections:
+    """One connection for each system; opened when first needed, closed with the process or the system."""
+
+    def __init__(self, systems: Systems) -> None:
+        self._systems = systems
+        self._open: dict[str, _Open] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def plugin(self, system: SystemRecord) -> Plugin:
+        """Return the plug-in of a system."""
+        return get_plugin(system.plugin)
+
+    async def roles(self, system: SystemRecord) -> Roles:
+        """Return the roles of a connected system."""
+        async with self._locks.setdefault(system.id, asyncio.Lock()):
+            if system.id not in self._open:
+                plugin = self.plugin(system)
+                settings = plugin.settings.parse(await self._systems.all_settings(system))
+                context = plugin.connect(settings)
+                self._open[system.id] = _Open(await context.__aenter__(), context)
+            return self._open[system.id].roles
+
+    async def close(self, system_id: str) -> None:
+        """Close the connection to one system, if it is open."""
+        if found := self._open.pop(system_id, None):
+            await found.context.__aexit__(None, None, None)
+
+    async def close_all(self) -> None:
+        """Close every connection."""
+        for system_id in list(self._open):
+            await self.close(system_id)

@@ -1,0 +1,39 @@
+"""What a kind of operation promises to the runner."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+from snapkeep.model.errors import Unsupported
+from snapkeep.model.work import Ticket
+from snapkeep.operations.run import Run
+
+RoleT = TypeVar("RoleT")
+
+
+class Handler:
+    """Begin, come to an end, undo; each is safe to run again."""
+
+    kind: ClassVar[str]
+    cancellable: ClassVar[bool] = False
+    """Whether `undo` can take back what was begun; otherwise only a queued operation can be cancelled."""
+    undone_on_failure: ClassVar[bool] = False
+    """Whether `undo` is also run after a failure, when it is not known how far the system came."""
+
+    async def start(self, run: Run) -> Ticket:
+        """Have the effect begin; return the ticket."""
+        raise NotImplementedError
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait for the end; record it in the catalog; return the result for people and programs (JSON)."""
+        raise NotImplementedError
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Leave the system as if this had not been. `ticket` is None when `start` did not return."""
+
+
+def played(role: RoleT | None, what: str) -> RoleT:
+    """Return the role, or raise Unsupported: the plug-in does not play it."""
+    if role is None:
+        raise Unsupported(f"The plug-in of this system does not offer {what}")
+    return role

@@ -1,0 +1,92 @@
+"""Diff: fetch the change list between two snapshots and store it here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from snapkeep.catalog.records import ChangeListState
+from snapkeep.changes.store import ChangeListWriter
+from snapkeep.model.errors import Incomplete, SnapkeepError, Unavailable
+from snapkeep.model.work import ChangeBatch, Pending, Ticket
+from snapkeep.operations.kinds.base import Handler, played
+from snapkeep.operations.run import Outage, Run
+from snapkeep.plugin.roles import DiffFiles
+
+SOURCE = "system"
+"""Who computed the list: the system itself."""
+
+
+class DiffHandler(Handler):
+    """The list has the id of its operation. Its base is kept from deletion while it is fetched."""
+
+    kind = "diff"
+    cancellable = True
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for the computation."""
+        asset, role = await run.asset(), played((await run.roles()).diff_files, "diff")
+        base = await run.snapshot("base_id") if run.request["base_id"] else None
+        new = await run.snapshot("new_id")
+        await run.catalog.change_lists.begin(
+            run.operation.id,
+            asset_id=asset.id,
+            base_id=base.id if base else None,
+            new_id=new.id,
+            source=SOURCE,
+            now=run.clock.now(),
+        )
+        await run.report("asking for the changes")
+        return await role.start_diff(asset.asset, base.snapshot if base else None, new.snapshot, run.request_id("diff"))
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Fetch page after page, resuming behind the last stored block."""
+        role = played((await run.roles()).diff_files, "diff")
+        try:
+            writer = await self._fetch(run, role, ticket)
+        except SnapkeepError:
+            await run.catalog.change_lists.finish(
+                run.operation.id, ChangeListState.INCOMPLETE, run.clock.now(), 0, None
+            )
+            raise
+        await run.report("summarising")
+        record = await writer.complete(run.clock.now())
+        return {"change_list": record.id, "entries": record.entries, "summary": record.summary}
+
+    async def _fetch(self, run: Run, role: DiffFiles, ticket: Ticket) -> ChangeListWriter:
+        outage = Outage(run)
+        cursor = (await run.catalog.change_lists.get(run.operation.id)).cursor
+        writer = ChangeListWriter(run.catalog, run.operation.id)
+        moved = run.clock.now()
+        while True:
+            try:
+                async for item in role.read_diff(ticket, cursor):
+                    outage.over()
+                    if isinstance(item, ChangeBatch):
+                        await writer.add(item.changes, item.cursor)
+                        cursor, moved = item.cursor, run.clock.now()
+                        await run.check_cancel()
+                        if item.complete:
+                            return writer
+                        continue
+                    await self._wait(run, item, moved)
+                    break
+                else:
+                    raise Incomplete("The change list ended before its last page")
+            except Unavailable as error:
+                await writer.flush()
+                await outage.wait_or_raise(error)
+
+    async def _wait(self, run: Run, pending: Pending, moved: Any) -> None:
+        if run.clock.now() - moved > timedelta(seconds=run.limits.stall):
+            raise Incomplete(
+                f"The system announced more changes but gave none for {run.limits.stall:g} s",
+                next_step="Look whether the file server still computes; diff again, or take a full.",
+            )
+        await run.report("the system is computing the changes", pending.progress)
+        await run.pause(pending.after)
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Keep nothing of a list that nobody wants; the system forgets its own by itself."""
+        await run.catalog.change_lists.restart(run.operation.id)
+        await run.catalog.change_lists.finish(run.operation.id, ChangeListState.INCOMPLETE, run.clock.now(), 0, None)

@@ -1,0 +1,93 @@
+"""Export and deport."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from snapkeep.catalog.exports import export_row_id
+from snapkeep.catalog.records import ExportState
+from snapkeep.model.errors import NotFound
+from snapkeep.model.exports import AccessMode, BackupHost, Export
+from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.base import Handler, played
+from snapkeep.operations.run import Run
+
+
+class ExportHandler(Handler):
+    """Make a snapshot readable on a backup host, or renew that."""
+
+    kind = "export"
+    cancellable = True
+    undone_on_failure = True
+
+    async def start(self, run: Run) -> Ticket:
+        """Record what is to be opened, then ask for it."""
+        snapshot, role = await run.snapshot(), played((await run.roles()).export, "export")
+        asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        host, mode = _host(run), AccessMode(run.request["mode"])
+        row = await run.catalog.exports.opening(snapshot.id, host, mode, run.clock.now())
+        await run.report(f"opening to {host.name}")
+        others = await other_exports(run, row)
+        return await role.start_export(asset.asset, snapshot.snapshot, host, mode, others, run.request_id("export"))
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait until the system confirms the access."""
+        role = played((await run.roles()).export, "export")
+        export = await run.wait("waiting for the access", lambda: role.poll_export(ticket))
+        row = export_row_id(run.request["snapshot_id"], _host(run))
+        await run.catalog.exports.active(row, export)
+        return {
+            "export_id": row,
+            "locations": [asdict(location) for location in export.locations],
+            "expires_at": export.expires_at.isoformat() if export.expires_at else None,
+        }
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Close what was not open before."""
+        row = export_row_id(run.request["snapshot_id"], _host(run))
+        try:
+            record = await run.catalog.exports.get(row)
+        except NotFound:
+            return  # it was never recorded, so nothing was begun
+        if record.state is ExportState.OPENING:
+            await close(run, row, record.export)
+
+
+class DeportHandler(Handler):
+    """Take the access of a backup host away."""
+
+    kind = "deport"
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for it."""
+        row, role = run.request["export_id"], played((await run.roles()).export, "export")
+        record = await run.catalog.exports.get(row)
+        await run.report(f"closing to {record.export.host.name}")
+        others = await other_exports(run, row)
+        return await role.start_deport(record.export, others, run.request_id("deport"))
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait until the system confirms it."""
+        role = played((await run.roles()).export, "export")
+        await run.wait("waiting for the end of the access", lambda: role.poll_deport(ticket))
+        await run.catalog.exports.ended(run.request["export_id"], run.clock.now())
+        return {"deported": (await run.catalog.exports.get(run.request["export_id"])).reference}
+
+
+async def close(run: Run, row: str, export: Export) -> None:
+    """Deport inside another operation."""
+    role = played((await run.roles()).export, "export")
+    ticket = await role.start_deport(export, await other_exports(run, row), run.request_id("undo"))
+    await run.wait("closing", lambda: role.poll_deport(ticket))
+    await run.catalog.exports.ended(row, run.clock.now())
+
+
+async def other_exports(run: Run, row: str) -> list[Export]:
+    """Return the exports of the same system that are in force, or about to be, besides `row`."""
+    found = await run.catalog.exports.find(system_id=run.operation.system_id)
+    return [record.export for record in found if record.id != row]
+
+
+def _host(run: Run) -> BackupHost:
+    return BackupHost(name=run.request["host"]["name"], address=run.request["host"]["address"])

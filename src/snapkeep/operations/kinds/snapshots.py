@@ -1,0 +1,115 @@
+"""Create, delete, restore and clone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from snapkeep.model.errors import NotFound
+from snapkeep.model.snapshots import Snapshot
+from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.base import Handler, played
+from snapkeep.operations.run import Run
+
+
+class CreateHandler(Handler):
+    """Take a snapshot of an asset under a name that was recorded before."""
+
+    kind = "create"
+    cancellable = True
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for the snapshot."""
+        asset, role = await run.asset(), played((await run.roles()).create, "create")
+        await run.report("asking for the snapshot")
+        return await role.start_create(asset.asset, run.request["name"], run.request_id("create"))
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait for the snapshot and record it."""
+        role = played((await run.roles()).create, "create")
+        snapshot = await run.wait("taking the snapshot", lambda: role.poll_create(ticket))
+        await run.catalog.inventory.record_batch(run.operation.system_id, (), (snapshot,), seen_by=run.operation.id)
+        asset = await run.asset()
+        record = await run.catalog.inventory.find_snapshot(asset, snapshot.name)
+        return {"snapshot": record.reference, "snapshot_id": record.id}
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Let the begun work come to its end, then delete what it made."""
+        if ticket is None:
+            return
+        roles, asset = await run.roles(), await run.asset()
+        creating, deleting = played(roles.create, "create"), played(roles.delete, "delete")
+        try:
+            made: Snapshot = await run.wait("cancelling", lambda: creating.poll_create(ticket))
+        except NotFound:
+            return
+        deletion = await deleting.start_delete(asset.asset, made, run.request_id("undo"))
+        await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
+
+
+class DeleteHandler(Handler):
+    """Delete a snapshot and prove that it is gone."""
+
+    kind = "delete"
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for the deletion."""
+        snapshot, role = await run.snapshot(), played((await run.roles()).delete, "delete")
+        asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        await run.report("asking for the deletion")
+        return await role.start_delete(asset.asset, snapshot.snapshot, run.request_id("delete"))
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait until the system says that there is no such snapshot."""
+        role = played((await run.roles()).delete, "delete")
+        await run.wait("deleting", lambda: role.poll_delete(ticket))
+        snapshot = await run.snapshot()
+        await run.catalog.inventory.snapshot_gone(snapshot.id, run.clock.now())
+        return {"deleted": snapshot.reference, "proof": "the system answers that there is no such snapshot"}
+
+
+class RestoreHandler(Handler):
+    """Turn an asset back to a snapshot, in place."""
+
+    kind = "restore"
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for the restore."""
+        snapshot, role = await run.snapshot(), played((await run.roles()).restore, "restore")
+        asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        await run.report("asking for the restore")
+        return await role.start_restore(
+            asset.asset, snapshot.snapshot, run.request["confirmation"], run.request_id("restore")
+        )
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait for the end."""
+        role = played((await run.roles()).restore, "restore")
+        await run.wait("restoring", lambda: role.poll_restore(ticket))
+        return {"restored": (await run.snapshot()).reference}
+
+
+class CloneHandler(Handler):
+    """Make a new asset from a snapshot."""
+
+    kind = "clone"
+
+    async def start(self, run: Run) -> Ticket:
+        """Ask for the clone."""
+        snapshot, role = await run.snapshot(), played((await run.roles()).clone, "clone")
+        asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        await run.report("asking for the clone")
+        return await role.start_clone(
+            asset.asset,
+            snapshot.snapshot,
+            run.request["name"],
+            run.request["confirmation"],
+            run.request_id("clone"),
+        )
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Wait for the new asset and record it."""
+        role = played((await run.roles()).clone, "clone")
+        asset = await run.wait("cloning", lambda: role.poll_clone(ticket))
+        await run.catalog.inventory.record_batch(run.operation.system_id, (asset,), (), seen_by=run.operation.id)
+        record = await run.catalog.inventory.find_asset(run.operation.system_name, asset.name)
+        return {"asset": record.reference, "asset_id": record.id}

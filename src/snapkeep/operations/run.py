@@ -1,0 +1,170 @@
+"""One operation while it runs: its context, and how it waits."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.records import AssetRecord, OperationRecord, SnapshotRecord
+from snapkeep.model.errors import Timeout, Unavailable
+from snapkeep.model.work import Pending
+from snapkeep.operations.clock import Clock
+from snapkeep.plugin.roles import Roles
+
+T = TypeVar("T")
+
+CANCEL_SECONDS = 1.0
+"""How often a waiting operation looks whether it was cancelled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long things may take, in seconds."""
+
+    deadline: float = 6 * 3600.0
+    """The whole operation."""
+    outage: float = 300.0
+    """A system that cannot be reached while its work goes on."""
+    stall: float = 1800.0
+    """Work that is pending without any progress."""
+    undo: float = 300.0
+    """Cleaning up after a cancel or a failure."""
+
+
+class Cancelled(Exception):
+    """Somebody asked to cancel this operation."""
+
+
+class Run:
+    """What a handler needs: the operation, the catalog, the connected system, and `wait`."""
+
+    def __init__(
+        self,
+        operation: OperationRecord,
+        catalog: Catalog,
+        connect: Callable[[], Awaitable[Roles]],
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
+        self.operation = operation
+        self.catalog = catalog
+        self.clock = clock
+        self.limits = limits
+        self._connect = connect
+        self._deadline = (operation.started_at or clock.now()) + timedelta(seconds=limits.deadline)
+        self._cancellable = True
+        self._next_look = clock.now()
+        self._reported: tuple[str, float | None] = ("", None)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked for."""
+        return self.operation.request
+
+    async def roles(self) -> Roles:
+        """Return the connected system."""
+        return await self._connect()
+
+    async def asset(self) -> AssetRecord:
+        """Return the asset that the request names."""
+        return await self.catalog.inventory.asset(self.request["asset_id"])
+
+    async def snapshot(self, key: str = "snapshot_id") -> SnapshotRecord:
+        """Return the snapshot that the request names."""
+        return await self.catalog.inventory.snapshot(self.request[key])
+
+    def request_id(self, label: str) -> str:
+        """Return an idempotency id: the same whenever this operation makes this call."""
+        return str(uuid.uuid5(uuid.UUID(self.operation.id), label))
+
+    async def report(self, phase: str, progress: float | None = None) -> None:
+        """Show people what goes on."""
+        if (phase, progress) != self._reported:
+            self._reported = (phase, progress)
+            await self.catalog.operations.update(self.operation.id, phase=phase, progress=progress)
+
+    async def check_cancel(self) -> None:
+        """Raise `Cancelled` when somebody asked for it, Timeout when the deadline has passed. Cheap to call often."""
+        now = self.clock.now()
+        if now >= self._deadline:
+            raise Timeout(f"The operation did not end within {self.limits.deadline:g} s")
+        if self._cancellable and now >= self._next_look:
+            self._next_look = now + timedelta(seconds=CANCEL_SECONDS)
+            if await self.catalog.operations.cancel_requested(self.operation.id):
+                raise Cancelled
+
+    @asynccontextmanager
+    async def undoing(self) -> AsyncIterator[None]:
+        """Inside, cancel is no longer asked for and the deadline is the one for cleaning up."""
+        before = self._deadline, self._cancellable
+        self._deadline = self.clock.now() + timedelta(seconds=self.limits.undo)
+        self._cancellable = False
+        try:
+            yield
+        finally:
+            self._deadline, self._cancellable = before
+
+    async def wait(self, phase: str, poll: Callable[[], Awaitable[Pending | T]]) -> T:
+        """Poll until there is a result; survive an outage; look at cancel and deadlines in between.
+
+        Raises whatever the poll raises, Unavailable after an outage that is too long, Timeout.
+        """
+        outage = Outage(self)
+        stalled_since: tuple[float | None, datetime] = (None, self.clock.now())
+        while True:
+            await self.check_cancel()
+            try:
+                answer = await poll()
+            except Unavailable as error:
+                await outage.wait_or_raise(error)
+                continue
+            outage.over()
+            if not isinstance(answer, Pending):
+                return answer
+            if answer.progress != stalled_since[0]:
+                stalled_since = (answer.progress, self.clock.now())
+            elif self.clock.now() - stalled_since[1] > timedelta(seconds=self.limits.stall):
+                raise Timeout(
+                    f"{phase}: the system made no progress for {self.limits.stall:g} s",
+                    next_step="Look at the task on the system itself; it may be stuck.",
+                )
+            await self.report(phase, answer.progress)
+            await self.pause(answer.after)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, in pieces short enough to notice a cancel."""
+        until = self.clock.now() + timedelta(seconds=seconds)
+        while (left := (until - self.clock.now()).total_seconds()) > 0:
+            await self.clock.sleep(min(left, CANCEL_SECONDS))
+            await self.check_cancel()
+
+
+class Outage:
+    """Counts how long a system cannot be reached, and waits with back-off and jitter."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._since: datetime | None = None
+        self._tries = 0
+
+    def over(self) -> None:
+        """The system answered."""
+        self._since, self._tries = None, 0
+
+    async def wait_or_raise(self, error: Unavailable) -> None:
+        """Wait before the next try; raise `error` when the outage is too long."""
+        now = self._run.clock.now()
+        self._since = self._since or now
+        if now - self._since > timedelta(seconds=self._run.limits.outage):
+            raise error
+        self._tries += 1
+        wanted = error.details.get("retry_after")
+        seconds = float(wanted) if wanted is not None else min(30.0, 0.5 * 2 ** min(self._tries, 8))
+        await self._run.report(f"the system cannot be reached, trying again: {error.message}")
+        await self._run.pause(seconds * random.uniform(0.8, 1.2))

@@ -1,0 +1,1 @@
+"""The server: REST over the catalog and the operations."""

@@ -1,0 +1,150 @@
+"""Operations and change lists."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, status
+from fastapi.responses import StreamingResponse
+
+from snapkeep.catalog.records import OperationState
+from snapkeep.changes.store import read_changes
+from snapkeep.changes.wire import change_to_dict
+from snapkeep.model.changes import ChangeOperation, ObjectType
+from snapkeep.model.errors import Incomplete, InvalidInput
+from snapkeep.server.context import Caller, Parts
+from snapkeep.server.schemas import ChangeListIn, ChangeListOut, OperationOut, Page
+
+router = APIRouter(tags=["operations"])
+
+NDJSON = "application/x-ndjson"
+
+
+@router.get("/operations")
+async def list_operations(
+    parts: Parts,
+    system: str | None = None,
+    state: Annotated[list[OperationState] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str, Query(max_length=36, description="Cursor: `next` of the page before.")] = "",
+) -> Page[OperationOut]:
+    """List operations, the newest first."""
+    found = await parts.catalog.operations.find(system=system, states=state or (), limit=limit, before=after)
+    return Page(data=[OperationOut.of(item) for item in found], next=found[-1].id if len(found) == limit else None)
+
+
+@router.get("/operations/{operation_id}")
+async def show_operation(operation_id: str, parts: Parts) -> OperationOut:
+    """Show one operation; the beginning of an id is enough when it is unique."""
+    return OperationOut.of(await parts.catalog.operations.get(operation_id))
+
+
+@router.post("/operations/{operation_id}/cancel", status_code=status.HTTP_202_ACCEPTED)
+async def cancel_operation(operation_id: str, parts: Parts) -> OperationOut:
+    """Ask for the end of an operation; what it made is undone."""
+    operation = await parts.catalog.operations.get(operation_id)
+    return OperationOut.of(await parts.operations.cancel(operation))
+
+
+@router.post("/change-lists", status_code=status.HTTP_202_ACCEPTED)
+async def diff(body: ChangeListIn, parts: Parts, caller: Caller) -> OperationOut:
+    """Fetch what changed between two snapshots of one asset. The change list gets the id of the operation."""
+    new = await parts.catalog.inventory.snapshot(body.new_id)
+    base = await parts.catalog.inventory.snapshot(body.base_id) if body.base_id else None
+    asset = await parts.catalog.inventory.asset(new.asset_id)
+    return OperationOut.of(await parts.operations.diff(asset, base, new, caller))
+
+
+@router.get("/change-lists/{list_id}")
+async def show_change_list(list_id: str, parts: Parts) -> ChangeListOut:
+    """Show the head of a change list: what it compares, whether it is complete, its summary."""
+    return ChangeListOut.of(await parts.catalog.change_lists.get(list_id))
+
+
+class _Filter:
+    """The filters of the entries of a change list."""
+
+    def __init__(
+        self,
+        request: Request,
+        operation: Annotated[list[ChangeOperation] | None, Query(description="Only these operations.")] = None,
+        type: Annotated[list[ObjectType] | None, Query(description="Only these types.")] = None,
+        path: Annotated[
+            str,
+            Query(
+                description="Only this path and what lies below it; percent-encoded bytes, so any name can be given."
+            ),
+        ] = "",
+    ) -> None:
+        self.operations = frozenset(operation or ())
+        self.types = frozenset(type or ())
+        self.below = _raw_parameter(request, "path") if path else b""
+
+
+Filter = Annotated[_Filter, Depends()]
+After = Annotated[int, Query(ge=0, description="Position: `next` of the page before.")]
+
+
+@router.get(
+    "/change-lists/{list_id}/entries",
+    responses={200: {"content": {NDJSON: {}}, "description": "Entries; all of them as NDJSON when that is accepted."}},
+    response_model=Page[dict[str, Any]],
+)
+async def change_list_entries(
+    list_id: str,
+    request: Request,
+    parts: Parts,
+    wanted: Filter,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="Most entries of one page; NDJSON has no pages.")] = 1000,
+) -> Any:
+    """List the entries: a page as JSON, or all of them as a stream with `Accept: application/x-ndjson`.
+
+    Paths that are not UTF-8 come with their exact bytes in `path_base64` (and `old_path_base64`).
+    """
+    record = await parts.catalog.change_lists.get(list_id)
+    entries = read_changes(
+        parts.catalog,
+        record,
+        after=after,
+        operations=wanted.operations,
+        types=wanted.types,
+        below=wanted.below,
+    )
+    if NDJSON in request.headers.get("accept", ""):
+        if record.state != "complete":
+            raise Incomplete(f"Change list {record.id} is {record.state}; its entries are not all there")
+        return StreamingResponse(_lines(entries), media_type=NDJSON)
+    data: list[dict[str, Any]] = []
+    following = None
+    async for position, change in entries:
+        data.append({"position": position, **change_to_dict(change)})
+        if len(data) == limit:
+            following = str(position)
+            break
+    return Page(data=data, next=following)
+
+
+async def _lines(entries: AsyncIterator[tuple[int, Any]]) -> AsyncIterator[bytes]:
+    """Yield NDJSON in pieces of some 64 KiB."""
+    encoder = msgspec.json.Encoder()
+    buffer = bytearray()
+    async for _, change in entries:
+        buffer += encoder.encode(change_to_dict(change)) + b"\n"
+        if len(buffer) >= 65536:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
+
+
+def _raw_parameter(request: Request, name: str) -> bytes:
+    """Return a query parameter as its bytes: paths need not be UTF-8."""
+    for pair in request.scope["query_string"].split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if unquote_to_bytes(key) == name.encode():
+            return unquote_to_bytes(value.replace(b"+", b" "))
+    raise InvalidInput(f"The parameter {name} is missing")

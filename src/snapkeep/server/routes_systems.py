@@ -1,0 +1,87 @@
+"""Plug-ins and systems."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Query, status
+
+from snapkeep.model.errors import Busy, SnapkeepError
+from snapkeep.model.work import Finding, Outcome
+from snapkeep.plugin.registry import get_plugin, plugin_names
+from snapkeep.server.context import Caller, Parts
+from snapkeep.server.schemas import FindingOut, OperationOut, Page, PluginOut, SystemIn, SystemOut
+
+router = APIRouter(tags=["systems"])
+
+
+@router.get("/plugins")
+async def list_plugins() -> Page[PluginOut]:
+    """List the installed plug-ins with their settings and capabilities."""
+    return Page(data=[PluginOut.of(get_plugin(name)) for name in plugin_names()])
+
+
+@router.get("/plugins/{name}")
+async def show_plugin(name: str) -> PluginOut:
+    """Show one plug-in."""
+    return PluginOut.of(get_plugin(name))
+
+
+@router.get("/systems")
+async def list_systems(parts: Parts) -> Page[SystemOut]:
+    """List the configured systems."""
+    return Page(data=[SystemOut.of(record) for record in await parts.catalog.systems.find()])
+
+
+@router.post("/systems", status_code=status.HTTP_201_CREATED)
+async def add_system(body: SystemIn, parts: Parts) -> SystemOut:
+    """Add a system. Nothing is sent to it; `check` says whether it can be used."""
+    settings = get_plugin(body.plugin).settings.parse(body.settings)
+    plain, secrets = settings.dump()
+    record = await parts.catalog.systems.add(
+        parts.clock.new_id(), body.name, body.plugin, plain, secrets, parts.clock.now()
+    )
+    return SystemOut.of(record)
+
+
+@router.get("/systems/{name}")
+async def show_system(name: str, parts: Parts) -> SystemOut:
+    """Show one system."""
+    return SystemOut.of(await parts.catalog.systems.get(name))
+
+
+@router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)
+async def remove_system(
+    name: str,
+    parts: Parts,
+    force: bool = Query(default=False, description="Forget it although snapshots or exports of ours are on it."),
+) -> None:
+    """Forget a system. What lies on it is not touched."""
+    record = await parts.catalog.systems.get(name)
+    left = await parts.catalog.systems.dependents(record.id)
+    if any(left.values()) and not force:
+        raise Busy(
+            f"On {name!r} there are still {left['snapshots']} snapshots and {left['exports']} exports made by Snapkeep",
+            next_step="Delete and deport them first, or use --force to forget the system and leave them there.",
+            left=left,
+        )
+    await parts.connections.close(record.id)
+    await parts.catalog.systems.remove(record.id)
+
+
+@router.post("/systems/{name}/check")
+async def check_system(name: str, parts: Parts) -> Page[FindingOut]:
+    """Say whether the system can be used, and what is missing. Changes nothing."""
+    record = await parts.catalog.systems.get(name)
+    try:
+        roles = await parts.connections.roles(record)
+        findings = [finding async for finding in roles.check.check()]
+    except SnapkeepError as error:
+        failed = Finding(check="connection", outcome=Outcome.FAILED, message=str(error), next_step=error.next_step)
+        findings = [failed]
+    return Page(data=[FindingOut.of(finding) for finding in findings])
+
+
+@router.post("/systems/{name}/discover", status_code=status.HTTP_202_ACCEPTED)
+async def discover(name: str, parts: Parts, caller: Caller) -> OperationOut:
+    """Find the assets and snapshots of a system."""
+    record = await parts.catalog.systems.get(name)
+    return OperationOut.of(await parts.operations.discover(record, caller))

@@ -1,0 +1,355 @@
+"""The JSON of the REST API, in and out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from snapkeep.catalog.records import (
+    AssetRecord,
+    ChangeListRecord,
+    ExportRecord,
+    OperationRecord,
+    SnapshotRecord,
+    SystemRecord,
+)
+from snapkeep.model.exports import AccessMode
+from snapkeep.model.work import Finding
+from snapkeep.plugin.plugin import Plugin
+
+T = TypeVar("T")
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Page(_Out, Generic[T]):
+    """Some entries; `next` is the cursor of the page behind it, null on the last one."""
+
+    data: list[T]
+    next: str | None = None
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+SystemName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+
+
+class SystemIn(_In):
+    """A system to be added."""
+
+    name: SystemName = Field(description="Lower-case letters, digits, '-' and '.', at most 63 characters.")
+    plugin: str = Field(description="Name of the plug-in.")
+    settings: dict[str, Any] = Field(description="Settings and secrets, as the plug-in's schema says.")
+
+
+class SnapshotIn(_In):
+    """A snapshot to be taken."""
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=255, description="Default: a unique name that carries our mark."
+    )
+
+
+class RestoreIn(_In):
+    """A restore in place."""
+
+    confirmation: str = Field(description="Name of the asset whose newer data will be lost.")
+
+
+class CloneIn(_In):
+    """A clone."""
+
+    name: str = Field(min_length=1, max_length=255, description="Name of the new asset.")
+    confirmation: str = Field(description="Name of the asset that is cloned.")
+
+
+class HostIn(_In):
+    """A backup host."""
+
+    name: str = Field(min_length=1, max_length=253, description="How people call it.")
+    address: str = Field(min_length=1, max_length=253, description="Its IPv4, IPv6 address or host name.")
+
+
+class ExportIn(_In):
+    """An export to a backup host."""
+
+    host: HostIn
+    mode: AccessMode = AccessMode.READ_ONLY
+
+
+class ChangeListIn(_In):
+    """A diff between two snapshots of one asset."""
+
+    base_id: str | None = Field(default=None, description="Older snapshot; null: everything in the new one.")
+    new_id: str = Field(description="Newer snapshot.")
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+class PluginOut(_Out):
+    """A plug-in: its declaration, and the JSON Schema of its settings."""
+
+    name: str
+    title: str
+    capabilities: dict[str, list[str]]
+    permissions: dict[str, list[str]]
+    proof: str
+    settings_schema: dict[str, Any]
+    secret_fields: list[str]
+
+    @classmethod
+    def of(cls, plugin: Plugin) -> PluginOut:
+        """Map the declaration."""
+        return cls(
+            name=plugin.name,
+            title=plugin.title,
+            capabilities={kind.value: sorted(found) for kind, found in plugin.capabilities.items()},
+            permissions={key.value: list(rights) for key, rights in plugin.permissions.items()},
+            proof=plugin.proof.value,
+            settings_schema=plugin.settings.model_json_schema(),
+            secret_fields=sorted(plugin.settings.secret_fields()),
+        )
+
+
+class SystemOut(_Out):
+    """A system, without its secrets."""
+
+    id: str
+    name: str
+    plugin: str
+    settings: dict[str, Any]
+    created_at: datetime
+    discovered_at: datetime | None
+
+    @classmethod
+    def of(cls, record: SystemRecord) -> SystemOut:
+        """Map the record."""
+        return cls(
+            id=record.id,
+            name=record.name,
+            plugin=record.plugin,
+            settings=record.settings,
+            created_at=record.created_at,
+            discovered_at=record.discovered_at,
+        )
+
+
+class FindingOut(_Out):
+    """One line of a check."""
+
+    check: str
+    outcome: str
+    message: str
+    next_step: str
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingOut:
+        """Map the finding."""
+        return cls(
+            check=finding.check,
+            outcome=finding.outcome.value,
+            message=finding.message,
+            next_step=finding.next_step,
+        )
+
+
+class AssetOut(_Out):
+    """An asset; `reference` is its name for people: `system/asset`."""
+
+    id: str
+    reference: str
+    system: str
+    name: str
+    kind: str
+    parent: str | None
+    capabilities: list[str]
+    refusals: dict[str, str]
+    attributes: dict[str, str]
+    snapshots: int
+    vendor_id: str
+    gone_at: datetime | None
+
+    @classmethod
+    def of(cls, record: AssetRecord) -> AssetOut:
+        """Map the record."""
+        asset = record.asset
+        return cls(
+            id=record.id,
+            reference=record.reference,
+            system=record.system_name,
+            name=asset.name,
+            kind=asset.kind.value,
+            parent=record.parent_name,
+            capabilities=sorted(asset.capabilities),
+            refusals={key.value: reason for key, reason in asset.refusals.items()},
+            attributes=dict(asset.attributes),
+            snapshots=record.snapshots,
+            vendor_id=asset.id,
+            gone_at=record.gone_at,
+        )
+
+
+class SnapshotOut(_Out):
+    """A snapshot; `reference` is its name for people: `system/asset@snapshot`. Sizes are bytes."""
+
+    id: str
+    reference: str
+    system: str
+    asset: str
+    asset_id: str
+    name: str
+    kind: str
+    owned: bool
+    created_at: datetime | None
+    size_bytes: int | None
+    reclaimable_bytes: int | None
+    vendor_id: str
+    gone_at: datetime | None
+
+    @classmethod
+    def of(cls, record: SnapshotRecord) -> SnapshotOut:
+        """Map the record."""
+        snapshot = record.snapshot
+        return cls(
+            id=record.id,
+            reference=record.reference,
+            system=record.system_name,
+            asset=record.asset_name,
+            asset_id=record.asset_id,
+            name=snapshot.name,
+            kind=snapshot.kind.value,
+            owned=snapshot.owned,
+            created_at=snapshot.created_at,
+            size_bytes=snapshot.size_bytes,
+            reclaimable_bytes=snapshot.reclaimable_bytes,
+            vendor_id=snapshot.id,
+            gone_at=record.gone_at,
+        )
+
+
+class LocationOut(_Out):
+    """A way to reach an export."""
+
+    protocol: str
+    source: str
+    path: str
+    options: dict[str, str]
+
+
+class ExportOut(_Out):
+    """An export of a snapshot to a backup host."""
+
+    id: str
+    snapshot: str
+    snapshot_id: str
+    host: str
+    address: str
+    mode: str
+    state: str
+    locations: list[LocationOut]
+    created_at: datetime
+    expires_at: datetime | None
+    refresh_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, record: ExportRecord) -> ExportOut:
+        """Map the record."""
+        export = record.export
+        return cls(
+            id=record.id,
+            snapshot=record.reference,
+            snapshot_id=record.snapshot_id,
+            host=export.host.name,
+            address=export.host.address,
+            mode=export.mode.value,
+            state=record.state.value,
+            locations=[
+                LocationOut(
+                    protocol=item.protocol.value, source=item.source, path=item.path, options=dict(item.options)
+                )
+                for item in export.locations
+            ],
+            created_at=record.created_at,
+            expires_at=export.expires_at,
+            refresh_at=export.refresh_at,
+            ended_at=record.ended_at,
+        )
+
+
+class OperationOut(_Out):
+    """An operation. `progress` is 0 to 1, null when unknown; `items` counts what was handled so far."""
+
+    id: str
+    kind: str
+    system: str
+    target: str
+    requester: str
+    state: str
+    phase: str
+    progress: float | None
+    items: int | None
+    cancel_requested: bool
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, record: OperationRecord) -> OperationOut:
+        """Map the record."""
+        return cls(
+            id=record.id,
+            kind=record.kind,
+            system=record.system_name,
+            target=record.target,
+            requester=record.requester,
+            state=record.state.value,
+            phase=record.phase,
+            progress=record.progress,
+            items=record.items,
+            cancel_requested=record.cancel_requested,
+            result=record.result,
+            error=record.error,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+        )
+
+
+class ChangeListOut(_Out):
+    """The head of a change list."""
+
+    id: str
+    asset: str
+    base: str | None
+    new: str
+    source: str
+    state: str
+    entries: int
+    summary: dict[str, Any] | None
+    created_at: datetime
+    completed_at: datetime | None
+
+    @classmethod
+    def of(cls, record: ChangeListRecord) -> ChangeListOut:
+        """Map the record."""
+        return cls(
+            id=record.id,
+            asset=record.asset,
+            base=record.base_name,
+            new=record.new_name,
+            source=record.source,
+            state=record.state.value,
+            entries=record.entries,
+            summary=record.summary,
+            created_at=record.created_at,
+            completed_at=record.completed_at,
+        )
