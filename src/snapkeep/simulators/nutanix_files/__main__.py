@@ -15,9 +15,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one")
     scheme = parser.add_mutually_exclusive_group()
-    scheme.add_argument(
-        "--tls", dest="tls", action="store_true", default=True, help="HTTPS with an own CA (default)"
-    )
+    scheme.add_argument("--tls", dest="tls", action="store_true", default=True, help="HTTPS with an own CA (default)")
     scheme.add_argument("--http", dest="tls", action="store_false", help="plain HTTP")
     parser.add_argument(
         "--name", dest="names", action="append", default=[], help="another name for the certificate; repeatable"

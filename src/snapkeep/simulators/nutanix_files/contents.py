@@ -146,9 +146,7 @@ class Contents:
 
     def computing(self, snapshot: Snapshot) -> bool:
         """Whether a list that needs the snapshot is being computed."""
-        return any(
-            content.status == "COMPUTING" and snapshot.id in _needs(content) for content in self.by_id.values()
-        )
+        return any(content.status == "COMPUTING" and snapshot.id in _needs(content) for content in self.by_id.values())
 
     def drop_snapshot(self, snapshot_id: str) -> None:
         """A snapshot is gone, and so are the lists that are about it."""
@@ -182,9 +180,7 @@ class Contents:
 
     async def _run(self, content: Content) -> None:
         spec = content.spec
-        made_up = (
-            self._state.synthetic.get(synthetic.diff_id(spec.base.id, spec.snapshot.id)) if spec.base else None
-        )
+        made_up = self._state.synthetic.get(synthetic.diff_id(spec.base.id, spec.snapshot.id)) if spec.base else None
         await asyncio.sleep(self._state.settings.cft_seconds)
         try:
             if made_up is not None:

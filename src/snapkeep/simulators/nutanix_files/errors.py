@@ -41,9 +41,7 @@ TABLE: dict[str, Row] = {
     "snapshot_limit": Row(422, "FILES-40422", "LIMIT", "Mount target {name} has its {limit} snapshots."),
     "change_not_found": Row(404, "FILES-50404", "NOT_FOUND", "Changed content {id} was not found."),
     "change_base": Row(400, "FILES-50400", "INVALID_INPUT", "The base snapshot is not older than the snapshot."),
-    "change_other_share": Row(
-        400, "FILES-50401", "INVALID_INPUT", "Snapshot {id} belongs to another mount target."
-    ),
+    "change_other_share": Row(400, "FILES-50401", "INVALID_INPUT", "Snapshot {id} belongs to another mount target."),
     "change_token": Row(400, "FILES-50402", "INVALID_INPUT", "The page token is not valid for this content."),
     "change_failed": Row(500, "FILES-50500", "INTERNAL", "The changed content could not be computed: {why}."),
     "partner_not_found": Row(404, "FILES-60404", "NOT_FOUND", "Partner server {id} was not found."),

@@ -43,9 +43,7 @@ def list_file_servers(call: Call) -> Answer:
     """``ListFileServersApiResponse``."""
     servers = list(call.state.file_servers.values())
     page = page_of(servers, wire.file_server, call.request.query, wire.FILE_SERVER_FIELDS)
-    return envelope.many(
-        call.request, "files.v4.config.ListFileServersApiResponse", "files.v4.config.FileServer", page
-    )
+    return envelope.many(call.request, "files.v4.config.ListFileServersApiResponse", "files.v4.config.FileServer", page)
 
 
 @router.on("GET", SERVERS + "/{fsId}", "View_File_Server")
@@ -53,9 +51,7 @@ def get_file_server(call: Call) -> Answer:
     """``GetFileServerApiResponse``."""
     server = call.state.file_server(call.parameters["fsId"])
     etag = wire.etag(server.id, server.version)
-    return envelope.one(
-        call.request, "files.v4.config.GetFileServerApiResponse", wire.file_server(server), etag=etag
-    )
+    return envelope.one(call.request, "files.v4.config.GetFileServerApiResponse", wire.file_server(server), etag=etag)
 
 
 @router.on("GET", SHARES, "View_Mount_Target")

@@ -149,9 +149,7 @@ def _access_entry(entry: AccessEntry) -> Json:
     if entry.prefix_length is not None:
         inner["prefixLength"] = entry.prefix_length
     body: Json = {
-        "address": _typed(
-            "common.v1.config.IPAddressOrFQDN", {entry.kind: _typed(_ADDRESS_TYPES[entry.kind], inner)}
-        ),
+        "address": _typed("common.v1.config.IPAddressOrFQDN", {entry.kind: _typed(_ADDRESS_TYPES[entry.kind], inner)}),
         "accessType": entry.access_type,
         "operationType": "ADD",
     }
