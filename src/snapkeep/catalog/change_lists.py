@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from snapkeep.catalog.records import ChangeListRecord, ChangeListState
@@ -109,40 +109,52 @@ class ChangeLists:
 
     async def get(self, list_id: str) -> ChangeListRecord:
         """Return the head of a list. Raises NotFound."""
-        base, new = snapshots.alias("base"), snapshots.alias("new")
-        query = (
-            select(
-                change_lists,
-                base.c.name.label("base_name"),
-                new.c.name.label("new_name"),
-                assets.c.name.label("asset_name"),
-                systems.c.name.label("system_name"),
-            )
-            .select_from(
-                change_lists.join(assets, change_lists.c.asset_id == assets.c.id)
-                .join(systems, assets.c.system_id == systems.c.id)
-                .join(new, change_lists.c.new_id == new.c.id)
-                .outerjoin(base, change_lists.c.base_id == base.c.id)
-            )
-            .where(change_lists.c.id == list_id)
-        )
         async with self._engine.connect() as connection:
-            row = (await connection.execute(query)).first()
+            row = (await connection.execute(_query().where(change_lists.c.id == list_id))).first()
         if row is None:
             raise NotFound(f"There is no change list {list_id!r}")
-        return ChangeListRecord(
-            id=row.id,
-            asset_id=row.asset_id,
-            base_id=row.base_id,
-            new_id=row.new_id,
-            base_name=row.base_name,
-            new_name=row.new_name,
-            asset=f"{row.system_name}/{row.asset_name}",
-            source=row.source,
-            state=ChangeListState(row.state),
-            cursor=row.cursor,
-            entries=row.entries,
-            summary=row.summary,
-            created_at=row.created_at,
-            completed_at=row.completed_at,
-        )
+        return _record(row)
+
+    async def find(self, *, new_id: str, base_id: str | None = None) -> list[ChangeListRecord]:
+        """Return the lists of a snapshot (and base), the newest first."""
+        query = _query().where(change_lists.c.new_id == new_id).order_by(change_lists.c.created_at.desc())
+        query = query.where(change_lists.c.base_id == base_id) if base_id else query
+        async with self._engine.connect() as connection:
+            return [_record(row) for row in await connection.execute(query)]
+
+
+_base, _new = snapshots.alias("base"), snapshots.alias("new")
+
+
+def _query() -> Select[Any]:
+    return select(
+        change_lists,
+        _base.c.name.label("base_name"),
+        _new.c.name.label("new_name"),
+        assets.c.name.label("asset_name"),
+        systems.c.name.label("system_name"),
+    ).select_from(
+        change_lists.join(assets, change_lists.c.asset_id == assets.c.id)
+        .join(systems, assets.c.system_id == systems.c.id)
+        .join(_new, change_lists.c.new_id == _new.c.id)
+        .outerjoin(_base, change_lists.c.base_id == _base.c.id)
+    )
+
+
+def _record(row: Any) -> ChangeListRecord:
+    return ChangeListRecord(
+        id=row.id,
+        asset_id=row.asset_id,
+        base_id=row.base_id,
+        new_id=row.new_id,
+        base_name=row.base_name,
+        new_name=row.new_name,
+        asset=f"{row.system_name}/{row.asset_name}",
+        source=row.source,
+        state=ChangeListState(row.state),
+        cursor=row.cursor,
+        entries=row.entries,
+        summary=row.summary,
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+    )

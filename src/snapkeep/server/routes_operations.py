@@ -58,6 +58,15 @@ async def diff(body: ChangeListIn, parts: Parts, caller: Caller) -> OperationOut
     return OperationOut.of(await parts.operations.diff(asset, base, new, caller))
 
 
+@router.get("/change-lists")
+async def list_change_lists(
+    parts: Parts, new_id: str, base_id: Annotated[str | None, Query(description="Only those with this base.")] = None
+) -> Page[ChangeListOut]:
+    """List the change lists that end with a snapshot, the newest first."""
+    found = await parts.catalog.change_lists.find(new_id=new_id, base_id=base_id)
+    return Page(data=[ChangeListOut.of(item) for item in found])
+
+
 @router.get("/change-lists/{list_id}")
 async def show_change_list(list_id: str, parts: Parts) -> ChangeListOut:
     """Show the head of a change list: what it compares, whether it is complete, its summary."""

@@ -1,0 +1,5 @@
+"""`python -m snapkeep`."""
+
+from snapkeep.cli.main import main
+
+main()

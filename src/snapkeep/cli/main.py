@@ -1,0 +1,57 @@
+"""The command `snapkeep`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App
+
+from snapkeep import __version__
+from snapkeep.model.errors import SnapkeepError
+
+app = App(
+    name="snapkeep",
+    help="Protect data with the snapshots that storage already has.",
+    version=__version__,
+)
+app.command("snapkeep.cli.systems:app", name="system", help="Add, list, check and remove systems.")
+app.command("snapkeep.cli.systems:discover", name="discover", help="Find the assets and snapshots of a system.")
+app.command("snapkeep.cli.assets:app", name="asset", help="List and show what can be protected.")
+app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
+app.command("snapkeep.cli.operations:app", name="operation", help="List, show, watch and cancel operations.")
+app.command("snapkeep.cli.systems:plugins", name="plugin", help="List the installed plug-ins.")
+app.command("snapkeep.cli.serve:serve", name="serve", help="Run the server.")
+app.command("snapkeep.cli.simulator:app", name="simulator", help="Run a simulated system.")
+app.command("snapkeep.cli.demo:demo", name="demo", help="Show the whole story in a minute, on real files.")
+app.register_install_completion_command(name="--install-completion", add_to_startup=False)
+
+
+def main() -> None:
+    """Run; an error becomes a sentence, a next step and an exit code."""
+    try:
+        app()
+    except SnapkeepError as error:
+        from snapkeep.cli.output import print_error
+
+        print_error(error, as_json=_wants_json(sys.argv))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left: `snapkeep ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    given = os.environ.get("SNAPKEEP_OUTPUT", "table")
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in {"--output", "-o"}:
+            given = argument
+        elif argument.startswith("--output="):
+            given = argument.partition("=")[2]
+    return given == "json"
+
+
+if __name__ == "__main__":
+    main()

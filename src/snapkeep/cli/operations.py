@@ -1,0 +1,100 @@
+"""`snapkeep operation`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.work import follow
+
+app = App(name="operation", help="List, show, watch and cancel operations.")
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@app.command(name="list")
+def list_operations(
+    *,
+    system: str | None = None,
+    state: Annotated[list[State] | None, Parameter(negative="")] = None,
+    limit: int = 30,
+    common: Common = DEFAULT,
+) -> None:
+    """List operations, the newest first.
+
+    Parameters
+    ----------
+    system
+        Only those on this system.
+    state
+        Only those in this state; repeat it for several.
+    limit
+        At most as many, 1 to 1000.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    rows = rest.request("GET", "/operations", params={"system": system, "state": state, "limit": limit})["data"]
+    if not common.json:
+        rows = [{**row, "id": row["id"][:8], "message": (row["error"] or {}).get("message")} for row in rows]
+    columns = [
+        ("id", "ID"),
+        ("kind", "KIND"),
+        ("target", "TARGET"),
+        ("state", "STATE"),
+        ("created_at", "ASKED"),
+        ("ended_at", "ENDED"),
+        ("message", "ERROR"),
+    ]
+    output.show(common, rows, columns, empty="There are no operations.")
+
+
+@app.command
+def show(operation: str, /, *, common: Common = DEFAULT) -> None:
+    """Show an operation.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    """
+    from snapkeep.cli import output
+
+    output.show_one(common, common.connect().request("GET", f"/operations/{operation}"))
+
+
+@app.command
+def watch(operation: str, /, *, common: Common = DEFAULT) -> None:
+    """Follow an operation to its end; exits as the command that started it would have.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    found = rest.request("GET", f"/operations/{operation}")
+    title = f"{found['kind']} {output.printable(found['target'])}"
+    output.show_one(common, follow(common, rest, found, wait=True, title=title))
+
+
+@app.command
+def cancel(operation: str, /, *, common: Common = DEFAULT) -> None:
+    """Cancel an operation; what it made on the system is undone.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    """
+    from snapkeep.cli import output
+
+    found = common.connect().request("POST", f"/operations/{operation}/cancel")
+    if common.json:
+        output.print_json(found)
+    else:
+        output.console.print(f"Asked operation {found['id']} to end.", markup=False)

@@ -1,0 +1,272 @@
+"""`snapkeep snapshot`: create, list, show, export, deport, restore, clone, delete."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import parse_asset, parse_snapshot
+from snapkeep.cli.work import Wait, done, follow
+from snapkeep.model.errors import InvalidInput, NotFound
+
+app = App(name="snapshot", help="Take, list, compare, export, restore and delete snapshots.")
+app.command("snapkeep.cli.diff:diff", name="diff")
+
+Json = dict[str, Any]
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+@app.command
+def create(asset: str, /, *, name: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+    """Take a snapshot of an asset.
+
+    Parameters
+    ----------
+    asset
+        The asset as system/asset.
+    name
+        Name of the snapshot; default: a unique one that marks it as made by Snapkeep.
+    wait
+        Wait until the snapshot exists.
+    """
+    rest = common.connect()
+    found = rest.asset(parse_asset(asset))
+    operation = rest.request("POST", f"/assets/{found['id']}/snapshots", json={"name": name})
+    operation = follow(common, rest, operation, wait=wait, title=f"Taking a snapshot of {asset}")
+    done(common, operation, f"Created {operation['result']['snapshot']}")
+
+
+@app.command(name="list")
+def list_snapshots(of: str | None = None, /, *, gone: Flag = False, common: Common = DEFAULT) -> None:
+    """List snapshots.
+
+    Parameters
+    ----------
+    of
+        Only those of this system, or of this system/asset.
+    gone
+        Also those that no longer exist.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    params: Json = {"gone": gone}
+    if of and "/" in of:
+        params["asset_id"] = rest.asset(parse_asset(of))["id"]
+    elif of:
+        params["system"] = rest.request("GET", f"/systems/{of}")["name"]
+    columns = [
+        ("reference", "SNAPSHOT"),
+        ("kind", "KIND"),
+        ("owned", "OURS"),
+        ("created_at", "TAKEN"),
+        ("size_bytes", "SIZE"),
+        *([("gone_at", "GONE")] if gone else []),
+    ]
+    output.show(common, rest.pages("/snapshots", **params), columns, empty="There are no snapshots.")
+
+
+@app.command
+def show(snapshot: str, /, *, common: Common = DEFAULT) -> None:
+    """Show a snapshot and its exports.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    found = rest.snapshot(parse_snapshot(snapshot), gone=True)
+    exports = rest.request("GET", "/exports", params={"snapshot_id": found["id"]})["data"]
+    output.show_one(common, {**found, "exports": exports})
+
+
+@app.command
+def export(
+    snapshot: str,
+    /,
+    *,
+    host: str | None = None,
+    address: str | None = None,
+    read_write: Flag = False,
+    wait: Wait = True,
+    common: Common = DEFAULT,
+) -> None:
+    """Make a snapshot readable on a backup host, until it is deported. Repeating it is harmless.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    host
+        Name of the backup host; default: this machine.
+    address
+        Its IP address or host name, as the system sees it; default: 127.0.0.1 for this machine, else the name.
+    read_write
+        Let the host also write to the asset.
+    wait
+        Wait until the host has access.
+    """
+    rest = common.connect()
+    found = rest.snapshot(parse_snapshot(snapshot))
+    here = socket.gethostname()
+    name = host or here
+    body = {
+        "host": {"name": name, "address": address or (name if host else "127.0.0.1")},
+        "mode": "read-write" if read_write else "read-only",
+    }
+    operation = rest.request("POST", f"/snapshots/{found['id']}/exports", json=body)
+    operation = follow(common, rest, operation, wait=wait, title=f"Exporting {snapshot}")
+    lines = [f"Exported {snapshot} to {name}"]
+    for location in operation["result"]["locations"]:
+        source = f"{location['source']} (in it: {location['path']})" if location["source"] else location["path"]
+        lines.append(f"  {location['protocol']}: {source}")
+    done(common, operation, "\n".join(lines))
+
+
+@app.command
+def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+    """Take the exports of a snapshot back. Repeating it is harmless.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    host
+        Only from this backup host; default: from all.
+    wait
+        Wait until the access is gone.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    found = rest.snapshot(parse_snapshot(snapshot), gone=True)
+    exports = rest.request("GET", "/exports", params={"snapshot_id": found["id"]})["data"]
+    chosen = [item for item in exports if host in {None, item["host"], item["address"]}]
+    operations = []
+    for item in chosen:
+        operation = rest.request("DELETE", f"/exports/{item['id']}")
+        if wait:
+            operation = follow(common, rest, operation, wait=True, title=f"Deporting {snapshot}")
+        operations.append(operation)
+    if common.json:
+        output.print_json(operations)
+    elif not chosen:
+        output.console.print(f"{snapshot} is not exported{f' to {host}' if host else ''}.", markup=False)
+    else:
+        output.console.print(f"Deported {snapshot} from {', '.join(item['host'] for item in chosen)}", markup=False)
+
+
+@app.command
+def restore(snapshot: str, /, *, confirm: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+    """Turn an asset back to a snapshot, in place. What was written since is lost.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    confirm
+        The name of the asset, to confirm; asked for on a terminal.
+    wait
+        Wait for the end.
+    """
+    rest = common.connect()
+    found = rest.snapshot(parse_snapshot(snapshot))
+    question = f"Everything written to {found['asset']!r} since {found['name']} will be lost."
+    confirmation = confirm if confirm is not None else _typed(question, found["asset"])
+    operation = rest.request("POST", f"/snapshots/{found['id']}/restore", json={"confirmation": confirmation})
+    operation = follow(common, rest, operation, wait=wait, title=f"Restoring {snapshot}")
+    done(common, operation, f"Restored {snapshot}")
+
+
+@app.command
+def clone(
+    snapshot: str, name: str, /, *, confirm: str | None = None, wait: Wait = True, common: Common = DEFAULT
+) -> None:
+    """Make a new, independent asset from a snapshot.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    name
+        Name of the new asset.
+    confirm
+        The name of the asset that is cloned, to confirm; asked for on a terminal.
+    wait
+        Wait for the end.
+    """
+    rest = common.connect()
+    found = rest.snapshot(parse_snapshot(snapshot))
+    question = f"A new asset {name!r} will be made on {found['system']!r}."
+    confirmation = confirm if confirm is not None else _typed(question, found["asset"])
+    body = {"name": name, "confirmation": confirmation}
+    operation = rest.request("POST", f"/snapshots/{found['id']}/clone", json=body)
+    operation = follow(common, rest, operation, wait=wait, title=f"Cloning {snapshot}")
+    done(common, operation, f"Cloned {snapshot} to {operation['result']['asset']}")
+
+
+@app.command
+def delete(
+    snapshot: str,
+    /,
+    *,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
+    wait: Wait = True,
+    common: Common = DEFAULT,
+) -> None:
+    """Delete a snapshot, and prove that it is gone. One that is gone already is success.
+
+    Parameters
+    ----------
+    snapshot
+        The snapshot as system/asset@snapshot.
+    yes
+        Do not ask.
+    wait
+        Wait until it is gone.
+    """
+    rest = common.connect()
+    reference = parse_snapshot(snapshot)
+    found = _existing(rest, reference, common)
+    if not yes:
+        whose = "" if found["owned"] else ", which Snapkeep did not make"
+        _agree(f"Delete {found['reference']}{whose}?")
+    operation = rest.request("DELETE", f"/snapshots/{found['id']}")
+    operation = follow(common, rest, operation, wait=wait, title=f"Deleting {snapshot}")
+    done(common, operation, f"Deleted {snapshot}: {operation['result']['proof']}")
+
+
+def _existing(rest: Any, reference: Any, common: Common) -> Json:
+    """Return the snapshot; when it is known to be gone, say so and exit with success."""
+    from snapkeep.cli import output
+
+    try:
+        return dict(rest.snapshot(reference))
+    except NotFound:
+        gone = rest.snapshot(reference, gone=True)
+    if common.json:
+        output.print_json(gone)
+    else:
+        output.console.print(f"{gone['reference']} is gone already.", markup=False)
+    raise SystemExit(0)
+
+
+def _typed(question: str, expected: str) -> str:
+    """Ask a person for a name. Raises InvalidInput where there is no person."""
+    if not sys.stdin.isatty():
+        raise InvalidInput("This must be confirmed", next_step=f"Add --confirm {expected!r}.")
+    return input(f"{question}\nType the name of the asset ({expected}) to confirm: ").strip()
+
+
+def _agree(question: str) -> None:
+    if not sys.stdin.isatty():
+        raise InvalidInput("This must be confirmed", next_step="Add --yes.")
+    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise SystemExit(1)

@@ -1,0 +1,47 @@
+"""Commands that start an operation: wait with progress, or return at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from snapkeep.cli.options import Common
+
+Json = dict[str, Any]
+Wait = Annotated[bool, Parameter(name="--wait", negative="--no-wait")]
+CANCELLED = 17
+"""Exit code when the operation was cancelled."""
+
+
+def follow(common: Common, rest: Any, operation: Json, *, wait: bool, title: str) -> Json:
+    """Wait for the operation's end unless told otherwise; return its last reading. Exits when it was cancelled."""
+    from snapkeep.cli import output
+
+    if not wait:
+        if common.json:
+            output.print_json(operation)
+        else:
+            output.console.print(
+                f"{operation['kind']} {operation['target']}: operation {operation['id']}", markup=False
+            )
+        raise SystemExit(0)
+    with output.progress(common, title) as seen:
+        operation = rest.wait(operation, seen)
+    if operation["state"] == "cancelled":
+        if common.json:
+            output.print_json(operation)
+        else:
+            output.errors.print(f"Cancelled: operation {operation['id']}", markup=False)
+        raise SystemExit(CANCELLED)
+    return operation
+
+
+def done(common: Common, operation: Json, sentence: str) -> None:
+    """Say what was reached: the whole operation for programs, a sentence for people."""
+    from snapkeep.cli import output
+
+    if common.json:
+        output.print_json(operation)
+    else:
+        output.console.print(output.printable(sentence), markup=False, soft_wrap=True)
