@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, func, select, tuple_, update
+from sqlalchemy import Select, Table, and_, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -233,11 +233,13 @@ async def _upsert(connection: AsyncConnection, table: Table, rows: Iterable[dict
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table)
-    changed = {
+    changed: dict[str, Any] = {
         column.name: statement.excluded[column.name]
         for column in table.c
         if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
     }
+    if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
+        changed["owned"] = or_(table.c.owned, statement.excluded.owned)
     await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
 

@@ -38,7 +38,7 @@ def list_operations(
     rest = common.connect()
     rows = rest.request("GET", "/operations", params={"system": system, "state": state, "limit": limit})["data"]
     if not common.json:
-        rows = [{**row, "id": row["id"][:8], "message": (row["error"] or {}).get("message")} for row in rows]
+        rows = [{**row, "id": row["id"][:8], "error": (row["error"] or {}).get("code")} for row in rows]
     columns = [
         ("id", "ID"),
         ("kind", "KIND"),
@@ -46,7 +46,7 @@ def list_operations(
         ("state", "STATE"),
         ("created_at", "ASKED"),
         ("ended_at", "ENDED"),
-        ("message", "ERROR"),
+        ("error", "ERROR"),
     ]
     output.show(common, rows, columns, empty="There are no operations.")
 

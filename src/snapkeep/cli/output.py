@@ -145,5 +145,9 @@ def print_error(error: SnapkeepError, *, as_json: bool) -> None:
     if as_json:
         sys.stderr.write(json.dumps({"error": error.to_dict()}) + "\n")
         return
-    errors.print(Text.assemble(("Error: ", "bold red"), printable(str(error)), ("  [" + error.code + "]", "dim")))
-    errors.print(Text.assemble(("Next:  ", "bold"), printable(error.next_step)))
+    lines = (
+        Text.assemble(("Error: ", "bold red"), printable(str(error)), ("  [" + error.code + "]", "dim")),
+        Text.assemble(("Next:  ", "bold"), printable(error.next_step)),
+    )
+    for line in lines:
+        errors.print(line, soft_wrap=True)

@@ -44,4 +44,5 @@ def done(common: Common, operation: Json, sentence: str) -> None:
     if common.json:
         output.print_json(operation)
     else:
-        output.console.print(output.printable(sentence), markup=False, soft_wrap=True)
+        for line in sentence.split("\n"):
+            output.console.print(output.printable(line), markup=False, soft_wrap=True)

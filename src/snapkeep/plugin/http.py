@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -62,10 +63,18 @@ class Answer:
             return None
 
     def json(self) -> Any:
-        """Return the decoded body. Raises VendorError when it is not JSON."""
+        """Return the decoded body. Raises VendorError when it is not JSON.
+
+        Bytes that are not UTF-8, and escapes of lone surrogates, become lone surrogates (PEP 383): file names need
+        not be text. The quick decoder refuses both, so the standard library's has the second word.
+        """
         try:
             return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        try:
+            return json.loads(self.body.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
             raise VendorError(
                 f"The system answered {self.status} with something that is not JSON: {self.excerpt!r} ({error})",
                 next_step="Check host and port: another service, or a proxy, may be answering there.",
@@ -93,7 +102,6 @@ class HttpSession:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         json: Any = None,
-        auth: httpx2.Auth | None = None,
     ) -> Answer:
         """Send, repeat while HTTP says so, and return the answer whatever its status otherwise.
 
@@ -114,7 +122,7 @@ class HttpSession:
             wait_jitter=0.3,
         ):
             with attempt:
-                return await self._once(method, path, params, request_headers, body, auth)
+                return await self._once(method, path, params, request_headers, body)
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
     def forget_cookies(self) -> None:
@@ -128,11 +136,10 @@ class HttpSession:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str],
         body: bytes | None,
-        auth: httpx2.Auth | None,
     ) -> Answer:
         try:
             async with asyncio.timeout(self._settings.request_seconds):
-                answer = await self._send(method, path, params, headers, body, auth)
+                answer = await self._send(method, path, params, headers, body)
         except TimeoutError as error:
             raise Unavailable(
                 f"{self._where} did not answer {method} {path} within {self._settings.request_seconds:g} s"
@@ -152,10 +159,9 @@ class HttpSession:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str],
         body: bytes | None,
-        auth: httpx2.Auth | None,
     ) -> Answer:
         async with self._client.stream(
-            method, path, params=dict(params or {}), headers=dict(headers), content=body, auth=auth
+            method, path, params=dict(params or {}), headers=dict(headers), content=body
         ) as response:
             chunks: list[bytes] = []
             size = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from snapkeep.model.errors import NotFound
@@ -26,7 +27,8 @@ class CreateHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the snapshot and record it."""
         role = played((await run.roles()).create, "create")
-        snapshot = await run.wait("taking the snapshot", lambda: role.poll_create(ticket))
+        made = await run.wait("taking the snapshot", lambda: role.poll_create(ticket))
+        snapshot = replace(made, owned=True)  # whatever its name: we made it
         await run.catalog.inventory.record_batch(run.operation.system_id, (), (snapshot,), seen_by=run.operation.id)
         asset = await run.asset()
         record = await run.catalog.inventory.find_snapshot(asset, snapshot.name)
