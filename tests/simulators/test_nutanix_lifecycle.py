@@ -107,6 +107,29 @@ def test_killed_in_the_middle_of_a_copy(tmp_path: Path) -> None:
         api.close()
 
 
+def test_a_stop_does_not_wait_for_what_waits(tmp_path: Path) -> None:
+    with SimulatorProcess(tmp_path, arguments=["--http"]) as simulator:
+        api = Api(simulator)
+        share = api.share()
+        one = api.snapshot(share, "one")
+        simulator.control("PATCH", "/settings", {"task_seconds": 60, "cft_seconds": 60})
+        simulator.control("POST", "/faults", {"action": "hang", "route": "/config/file-servers"})
+        begun = api.call("POST", f"{share}/snapshots", {"name": "two"})
+        content = api.compute(share, one)
+        with pytest.raises(TimeoutError):
+            Api(simulator).call("GET", "/config/file-servers", timeout=0.2)
+        begin = time.monotonic()
+        assert simulator.stop() == 0
+        assert time.monotonic() - begin < 5
+        api.close()
+        simulator.start()
+        assert api.call("GET", content).status == 404
+        assert api.compute(share, one) == content
+        task = api.call("GET", f"/api/prism/v4.0/config/tasks/{begun.data['extId']}").data
+        assert task["status"] in {"QUEUED", "RUNNING"}
+        api.close()
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snapkeep.simulators.nutanix_files", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -43,6 +43,19 @@ def test_a_missing_permission_is_named(limited: Api, api: Api) -> None:
     limited.close()
 
 
+def test_the_accounts_that_come_with_it(api: Api, simulator: SimulatorProcess) -> None:
+    share = api.share()
+    password, key = simulator.secrets("backup")
+    backup = Api(simulator, username="backup", password=password)
+    backup.wait(backup.call("POST", f"{share}/snapshots", {"name": "one"}))
+    assert backup.call("DELETE", share).status == 403
+    backup.close()
+    for client in (Api(simulator, api_key=simulator.secrets("viewer")[1]), Api(simulator, api_key=key)):
+        assert len(client.get(f"{share}/snapshots").data) == 1
+        assert client.call("POST", f"{api.server()}/mount-targets", {"name": "x"}).status == 403
+        client.close()
+
+
 def test_password_with_a_colon(simulator: SimulatorProcess, limited: Api) -> None:
     client = Api(simulator, username="limited", password=ACCOUNT["password"])  # type: ignore[arg-type]
     assert client.get("/config/file-servers").status == 200

@@ -120,6 +120,16 @@ def test_restore_needs_the_etag_of_the_share(api: Api, live: Path) -> None:
     assert api.call("POST", action, headers=match).status == 412
 
 
+def test_a_snapshot_in_use_is_not_deleted(api: Api, simulator: SimulatorProcess) -> None:
+    share = api.share()
+    path = f"{share}/snapshots/{api.snapshot(share, 'one')}"
+    simulator.control("PATCH", "/settings", {"task_seconds": 0.2})
+    begun = api.call("POST", f"{path}/$actions/restore", headers=api.etag(share))
+    assert api.call("DELETE", path).code == "FILES-40410"
+    api.wait(begun)
+    api.wait(api.call("DELETE", path))
+
+
 def test_clone_from_a_snapshot_and_from_live(api: Api, simulator: SimulatorProcess, live: Path) -> None:
     share = api.share()
     (live / "file").write_text("old")

@@ -50,7 +50,7 @@ def decode(request: Request, kind: type[T]) -> T:
     """The body as a ``kind``; an empty one is an empty object. Raises :class:`ControlError` (400)."""
     try:
         return msgspec.json.decode(request.body.strip() or b"{}", type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ControlError(400, str(error)) from None
 
 

@@ -116,6 +116,5 @@ class Faults:
     def report(self) -> list[dict[str, Any]]:
         """All faults, with how many requests they matched (``seen``) and acted on (``hits``)."""
         return [
-            {**msgspec.to_builtins(script.fault), "seen": script.seen, "hits": script.hits}
-            for script in self._scripts
+            {**msgspec.to_builtins(script.fault), "seen": script.seen, "hits": script.hits} for script in self._scripts
         ]

@@ -122,6 +122,12 @@ class SimulatorProcess:
             with error:
                 raise ControlFailedError(error.code, error.read().decode()) from None
 
+    def secrets(self, name: str) -> tuple[str, str]:
+        """The password and the API key of an account, for instance of ``backup`` or ``viewer``."""
+        accounts = json.loads((self.data_dir / "accounts.json").read_text())
+        found = next(each for each in accounts if each["name"] == name)
+        return found["password"], found["api_key"]
+
     def errors(self) -> str:
         """What the child wrote to stderr, in all its lives."""
         return (self.data_dir / "stderr.log").read_text(errors="replace")

@@ -72,9 +72,7 @@ class Store:
 
     def get(self, kind: str, key: str, of: type[T]) -> T | None:
         """One document, or None."""
-        row = self._connection.execute(
-            "SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, key)
-        ).fetchone()
+        row = self._connection.execute("SELECT body FROM documents WHERE kind = ? AND id = ?", (kind, key)).fetchone()
         return None if row is None else msgspec.json.decode(row[0], type=of)
 
     def all(self, kind: str, of: type[T]) -> list[T]:

@@ -72,6 +72,7 @@ class TaskBoard:
         self._clock = clock
         self._effects: dict[str, Effect] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
         self.by_id = {task.id: task for task in store.all(KIND, Task)}
         self._open = {task.id: task for task in self.by_id.values() if task.status == "OPEN"}
         self.generic_code = "TASK-FAILED"
@@ -97,8 +98,8 @@ class TaskBoard:
         return [task for task in self._open.values() if task.operation == operation]
 
     async def stop(self) -> None:
-        """Stop working; what is open goes on at the next start."""
-        for running in self._running:
+        """Stop working; what waits goes on at the next start, what copies files is waited for."""
+        for running in self._running & self._waiting:
             running.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -111,18 +112,20 @@ class TaskBoard:
     def _launch(self, task: Task) -> None:
         running = asyncio.get_running_loop().create_task(self._run(task))
         self._running.add(running)
+        self._waiting.add(running)
         running.add_done_callback(self._running.discard)
+        running.add_done_callback(self._waiting.discard)
 
     async def _run(self, task: Task) -> None:
         await asyncio.sleep(max(0.0, task.due - self._clock()))
         if task.fault == "stuck":
             return
+        if (this := asyncio.current_task()) is not None:
+            self._waiting.discard(this)
         finish: Finish = list
         try:
             if task.fault == "fail":
-                raise TaskFailure(
-                    task.fault_code or self.generic_code, task.fault_message or "The operation failed."
-                )
+                raise TaskFailure(task.fault_code or self.generic_code, task.fault_message or "The operation failed.")
             if task.fault is None:
                 finish = await self._effects[task.operation](task)
             with self._store.transaction():

@@ -71,10 +71,13 @@ DEFAULT = (
 def apply(state: State, configuration: Configuration) -> None:
     """Make what is missing, and set the settings. In the caller's transaction.
 
-    Raises ``ValueError`` when it makes no sense.
+    Raises :class:`ContentError` when it makes no sense.
     """
     if configuration.settings:
-        state.set_settings(changed(state.settings, configuration.settings))
+        try:
+            state.set_settings(changed(state.settings, configuration.settings))
+        except ValueError as error:
+            raise ContentError(f"settings: {error}") from None
     for server in configuration.file_servers:
         add_file_server(state, server, existing=True)
     if not state.replications:

@@ -59,6 +59,8 @@ class Content:
     why: str = ""
     synthetic: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
+    writing: bool = False
+    task: asyncio.Task[None] | None = None
 
 
 class _StoppedError(Exception):
@@ -72,7 +74,6 @@ class Contents:
         self._state = state
         self._volumes = volumes
         self._directory = state.data_dir / "cft"
-        self._computing: set[asyncio.Task[None]] = set()
         self.by_id: dict[str, Content] = {}
         self._secret = state.store.get("meta", "token_secret", str) or ""
 
@@ -88,9 +89,12 @@ class Contents:
 
     async def end(self) -> None:
         """Forget all lists and stop computing."""
-        for content in list(self.by_id.values()):
+        every = list(self.by_id.values())
+        for content in every:
             self._drop(content)
-        await asyncio.gather(*self._computing, return_exceptions=True)
+            if content.task is not None and not content.writing:
+                content.task.cancel()
+        await asyncio.gather(*(content.task for content in every if content.task), return_exceptions=True)
 
     def compute(self, spec: Spec) -> Content:
         """The list of a specification, begun unless it exists."""
@@ -100,9 +104,7 @@ class Contents:
             found.used = self._state.clock()
             return found
         content = self.by_id[spec.id] = Content(spec, self._state.clock())
-        task = asyncio.get_running_loop().create_task(self._run(content))
-        self._computing.add(task)
-        task.add_done_callback(self._computing.discard)
+        content.task = asyncio.get_running_loop().create_task(self._run(content))
         return content
 
     def find(self, share: Share, identifier: str) -> Content:
@@ -140,7 +142,7 @@ class Contents:
             offset = int(number)
         except ValueError:
             raise ApiError("change_token") from None
-        if not hmac.compare_digest(seal, self._seal(content.spec.id, offset)):
+        if not hmac.compare_digest(seal.encode(), self._seal(content.spec.id, offset).encode()):
             raise ApiError("change_token")
         return offset
 
@@ -186,6 +188,7 @@ class Contents:
             if made_up is not None:
                 content.total, content.synthetic = made_up.entries, True
             elif not spec.share.synthetic:
+                content.writing = True
                 content.total = await asyncio.to_thread(self._write, content, self._lines(spec))
             else:
                 content.synthetic = True

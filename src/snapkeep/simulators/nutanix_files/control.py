@@ -156,7 +156,7 @@ class NutanixControl(Control):
             raise ControlError(400, "a nested share has no snapshots")
         if any(each.name == new.name for each in state.visible_snapshots(share)):
             raise ControlError(409, f"a snapshot named {new.name} exists")
-        if not new.name or "/" in new.name or new.name in {".", ".."}:
+        if not 1 <= len(new.name) <= 80 or "/" in new.name or new.name in {".", ".."}:
             raise ControlError(400, f"not a name for a snapshot: {new.name!r}")
         identifier, size = new_id(), 0
         moment = state.now()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from snapkeep.simulators.kit.certificates import Certificates, certificates
 from snapkeep.simulators.kit.datadir import DirectoryInUseError, DirectoryLock
 from snapkeep.simulators.kit.server import bind, serve
 from snapkeep.simulators.nutanix_files.app import App
-from snapkeep.simulators.nutanix_files.content import Configuration
+from snapkeep.simulators.nutanix_files.content import Configuration, ContentError
 from snapkeep.simulators.nutanix_files.control import PREFIX, NutanixControl
 from snapkeep.simulators.nutanix_files.options import Options
 from snapkeep.simulators.nutanix_files.world import World
@@ -40,14 +41,16 @@ async def _run(options: Options) -> None:
         raise StartError(str(error)) from None
     try:
         bound = bind(options.host, options.port)
-    except OSError as error:
-        raise StartError(f"{options.host} port {options.port}: {error.strerror or error}") from None
+    except (OSError, OverflowError) as error:
+        raise StartError(f"{options.host} port {options.port}: {error}") from None
     try:
         world = World(options, configuration)
         tls = _certificates(options)
         world.begin()
-    except ValueError as error:
+    except ContentError as error:
         raise StartError(f"{options.config}: {error}") from None
+    except (sqlite3.Error, msgspec.DecodeError, OSError) as error:
+        raise StartError(f"the data directory {options.data_dir} cannot be read: {error}") from None
     control = NutanixControl(world) if options.control else None
     port = bound.getsockname()[1]
     try:

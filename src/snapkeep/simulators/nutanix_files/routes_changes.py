@@ -109,7 +109,8 @@ def _snapshot(call: Call, share: Share, identifier: str) -> Snapshot:
 
 def _json(content: Content) -> Json:
     spec = content.spec
-    body: Json = {"extId": spec.id, "snapshotExtId": spec.snapshot.id, "hasMoreContent": True}
+    more = content.status == "COMPUTING" or content.total > 0
+    body: Json = {"extId": spec.id, "snapshotExtId": spec.snapshot.id, "hasMoreContent": more}
     if spec.base is not None:
         body["baseSnapshotExtId"] = spec.base.id
     return {**body, "$objectType": KIND, "$reserved": wire.RESERVED}

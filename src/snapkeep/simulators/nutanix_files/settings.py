@@ -91,6 +91,12 @@ def check(settings: Settings) -> None:
             raise ValueError(f"{name} must not be negative")
 
 
+def stored(values: dict[str, object]) -> Settings:
+    """Settings of an earlier run, perhaps of another version: what is not known any more is left out."""
+    known = {name: value for name, value in values.items() if name in Settings.__struct_fields__}
+    return msgspec.convert(known, Settings)
+
+
 def changed(settings: Settings, patch: dict[str, object]) -> Settings:
     """The settings with some fields replaced. Raises ``ValueError`` or ``msgspec.ValidationError``."""
     result = msgspec.convert({**msgspec.to_builtins(settings), **patch}, Settings)

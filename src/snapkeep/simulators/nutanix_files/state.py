@@ -19,7 +19,7 @@ from snapkeep.simulators.nutanix_files.model import (
     Snapshot,
     SyntheticDiff,
 )
-from snapkeep.simulators.nutanix_files.settings import Settings
+from snapkeep.simulators.nutanix_files.settings import Settings, stored
 
 KINDS: dict[type[msgspec.Struct], str] = {
     FileServer: "file_server",
@@ -43,7 +43,7 @@ class State:
     def __init__(self, store: Store, data_dir: Path) -> None:
         self.store = store
         self.data_dir = data_dir
-        self.settings = store.get("meta", "settings", Settings) or Settings()
+        self.settings = stored(store.get("meta", "settings", dict[str, Any]) or {})
         self.changed = False
         self._load()
 

@@ -24,7 +24,7 @@ def body_of(request: Request) -> Json:
     """The request's JSON object. Raises :class:`SchemaError`."""
     try:
         body = request.json()
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SchemaError(Invalid("body", "", f"the body is not JSON: {error}")) from None
     if not isinstance(body, dict):
         raise SchemaError(Invalid("body", "", "the body must be an object"))

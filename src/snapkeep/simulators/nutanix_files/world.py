@@ -124,7 +124,10 @@ class World:
         """After each change, before anyone can see it: the access directory follows."""
         if self.state.changed:
             self.state.changed = False
-            self.access.update()
+            try:
+                self.access.update()
+            except OSError:
+                logger.exception("the access directory could not be updated")
 
     async def _watch(self) -> None:
         while True:
