@@ -42,7 +42,7 @@ def show(common: Common, rows: Iterable[Json], columns: Sequence[tuple[str, str]
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in found:
         table.add_row(*(cell(key, row.get(key)) for key, _ in columns))
-    _print_table(table)
+    print_table(table)
 
 
 def show_one(common: Common, value: Json, *, hide: Iterable[str] = ()) -> None:
@@ -56,15 +56,15 @@ def show_one(common: Common, value: Json, *, hide: Iterable[str] = ()) -> None:
     for key, item in value.items():
         if key not in set(hide) and item not in (None, [], {}):
             table.add_row(key.replace("_", " "), cell(key, item))
-    _print_table(table)
+    print_table(table)
 
 
-def _print_table(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print; into a pipe or a file without folding, so that a line is a row."""
     if console.is_terminal:
         console.print(table)
     else:
-        Console(highlight=False, width=10_000, file=sys.stdout).print(table)
+        Console(highlight=False, width=10_000, file=sys.stdout).print(table, crop=False)
 
 
 def cell(key: str, value: Any) -> Text:
