@@ -1,0 +1,60 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+VENV ?= .venv
+SDK_VENV ?= .venv-nutanix-sdk
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+SDK := $(SDK_VENV)/.installed
+
+.PHONY: help install demo test check lint types layers docs bench clean
+
+help:
+	@echo "make demo     protect a simulated share end to end (needs no root and no server)"
+	@echo "make test     install what the tests need, then check and test everything"
+	@echo "make check    linters, types, layers and documentation, without the tests"
+	@echo "make bench    the benchmarks"
+	@echo "make docs     build the documentation into site/"
+	@echo "make install  install snapkeep into $(VENV)"
+	@echo "make clean    remove everything that was built"
+
+install: $(RUN)
+
+$(RUN): pyproject.toml scripts/venv
+	scripts/venv $(VENV) -e .
+	@touch $@
+
+$(DEV): pyproject.toml scripts/venv
+	scripts/venv $(VENV) -e '.[dev]'
+	@touch $@ $(RUN)
+
+# The vendor's own SDK judges our simulator. Its old pins must not mix with ours.
+$(SDK): scripts/venv Makefile
+	scripts/venv $(SDK_VENV) ntnx-files-py-client==4.0.1 ntnx-prism-py-client==4.0.1
+	@touch $@
+
+demo: $(RUN)
+	$(BIN)/snapkeep demo $(DEMO_OPTIONS)
+
+check: lint types layers docs
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+test: check $(SDK)
+	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
+
+bench: $(DEV)
+	$(BIN)/python benchmarks/nutanix_files.py
+
+clean:
+	rm -rf $(VENV) $(SDK_VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
