@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -61,15 +61,14 @@ class ChangeLists:
                 .values(items=func.coalesce(operations.c["items"], 0) + entries)
             )
 
-    async def replace(self, list_id: str, blocks: Sequence[tuple[int, bytes, int]]) -> None:
-        """Put other bytes into some blocks: (seq, data, entries)."""
+    async def replace(self, list_id: str, seq: int, data: bytes, entries: int) -> None:
+        """Put other entries into a block."""
         async with self._engine.begin() as connection:
-            for seq, data, entries in blocks:
-                await connection.execute(
-                    update(change_blocks)
-                    .where(change_blocks.c.list_id == list_id, change_blocks.c.seq == seq)
-                    .values(data=data, entries=entries)
-                )
+            await connection.execute(
+                update(change_blocks)
+                .where(change_blocks.c.list_id == list_id, change_blocks.c.seq == seq)
+                .values(data=data, entries=entries)
+            )
 
     async def finish(
         self, list_id: str, state: ChangeListState, now: datetime, entries: int, summary: dict[str, Any] | None

@@ -42,19 +42,25 @@ class ChangeListWriter:
     async def complete(self, now: datetime) -> ChangeListRecord:
         """Normalise, summarise, and mark the list as complete."""
         await self.flush()
-        renames = DirectoryRenames()
+        renames, summary = DirectoryRenames(), Summary()
         async for _, data, _ in self._lists.blocks(self._id):
-            renames.learn(blocks.decode(data))
-        summary = Summary()
-        async for seq, data, count in self._lists.blocks(self._id):
             changes = blocks.decode(data)
-            if renames:
-                changes = [change for change in changes if not renames.implied(change)]
-                if len(changes) != count:
-                    await self._lists.replace(self._id, [(seq, blocks.encode(changes), len(changes))])
+            renames.learn(changes)
             summary.add(changes)
+        if renames:
+            summary = await self._drop_implied(renames)
         await self._lists.finish(self._id, ChangeListState.COMPLETE, now, summary.entries, summary.to_dict())
         return await self._lists.get(self._id)
+
+    async def _drop_implied(self, renames: DirectoryRenames) -> Summary:
+        """Write the blocks again without what follows from the rename of a directory; safe to repeat."""
+        summary = Summary()
+        async for seq, data, count in self._lists.blocks(self._id):
+            changes = [change for change in blocks.decode(data) if not renames.implied(change)]
+            if len(changes) != count:
+                await self._lists.replace(self._id, seq, blocks.encode(changes), len(changes))
+            summary.add(changes)
+        return summary
 
 
 async def read_changes(

@@ -12,8 +12,8 @@ Meaning (a change list is a set of facts, not a script):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 MAX_PATH = 4095
 """Longest path in bytes (Linux PATH_MAX without its NUL)."""
@@ -47,9 +47,11 @@ class ObjectType(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference. Times are nanoseconds since 1970 (None: not told); `size` is bytes."""
+class Change(NamedTuple):
+    """One difference. Times are nanoseconds since 1970 (None: not told); `size` is bytes.
+
+    A tuple, where other nouns are dataclasses: lists have millions of these, and a tuple is made in a third of the time.
+    """
 
     operation: ChangeOperation
     type: ObjectType

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
@@ -64,6 +65,7 @@ async def _open(settings: ServerSettings, directory: DataDir, url: str) -> Async
     ):
         upkeep = asyncio.create_task(_maintain(operations))
         directory.write_address(url)
+        gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root))
         try:
             yield Context(catalog, operations, connections, clock)
@@ -94,7 +96,8 @@ def _listen(settings: ServerSettings) -> socket.socket:
             next_step="Use 127.0.0.1 or ::1, and a reverse proxy with TLS where others must reach it.",
         )
     family = socket.AF_INET6 if address and address.version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named as TCP: only then does asyncio switch Nagle's algorithm off on its connections.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

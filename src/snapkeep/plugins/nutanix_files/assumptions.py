@@ -60,6 +60,7 @@ def decode_name(text: str) -> bytes:
         raise Incomplete(f"A path of the change list is not text that names bytes: {text!r}") from error
 
 
+_NO_NAMES = frozenset({b"", b".", b".."})
 PathForm = Literal["relative", "absolute"]
 
 
@@ -75,7 +76,7 @@ def relative_path(path: bytes, form: PathForm, share: str, host: str) -> bytes:
     found = found.strip(b"/")
     if found in {b"", b"."}:
         return b""
-    if any(part in {b"", b".", b".."} for part in found.split(b"/")):
+    if not _NO_NAMES.isdisjoint(found.split(b"/")):
         raise Incomplete(f"The change list has a path that is none: {path!r}")
     return found
 

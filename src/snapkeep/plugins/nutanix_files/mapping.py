@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from snapkeep.model.assets import Asset, AssetKind, Capability
@@ -146,7 +146,10 @@ def parse_time(value: object) -> datetime | None:
         parsed = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    zone = parsed.tzinfo
+    if zone is UTC:  # what a system says; the rest is for the others
+        return parsed
+    return parsed.astimezone(UTC) if zone else parsed.replace(tzinfo=UTC)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -155,7 +158,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def to_ns(value: object) -> int | None:
     """Parse an RFC 3339 time to nanoseconds since 1970 (microsecond precision)."""
     parsed = parse_time(value)
-    return None if parsed is None else (parsed - _EPOCH) // timedelta(microseconds=1) * 1000
+    if parsed is None:
+        return None
+    age = parsed - _EPOCH
+    return (age.days * 86_400 + age.seconds) * 1_000_000_000 + age.microseconds * 1000
 
 
 def _count(value: object) -> int | None:
