@@ -54,7 +54,7 @@ def load_key(path: Path) -> bytes:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         try:
-            return base64.b64decode(path.read_bytes(), validate=True)
+            return base64.b64decode(path.read_bytes().strip(), validate=True)
         except ValueError as error:
             raise InvalidInput(f"{path} does not hold a key", next_step="Restore it from its backup.") from error
     with os.fdopen(descriptor, "wb") as file:

@@ -25,11 +25,15 @@ class Rest:
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False
         )
 
+    def close(self) -> None:
+        """End the connections."""
+        self._client.close()
+
     def request(self, method: str, path: str, *, json: Any = None, params: Json | None = None) -> Any:
         """Send; return the decoded answer. Raises the error that the server names, or Unavailable."""
         wanted = {key: value for key, value in (params or {}).items() if value is not None}
         try:
-            answer = self._client.request(method, f"/v1{path}", json=json, params=wanted)
+            answer = self._client.request(method, f"/v1{path}", json=json, params=wanted or None)
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_success:

@@ -117,7 +117,8 @@ class Runner:
     async def _failed(self, run: Run, ticket: Ticket | None, error: SnapkeepError) -> None:
         """Record the failure; where it is not known whether the system did the work, say what may be there."""
         data = error.to_dict()
-        if run.operation.kind == "create" and isinstance(error, Unavailable | Timeout | VendorError):
+        unknown = ticket is not None or isinstance(error, Unavailable | Timeout | VendorError)
+        if run.operation.kind == "create" and unknown:
             data["details"] |= {"may_exist": run.request["name"]}
             data["next_step"] += f" The snapshot {run.request['name']} may exist: `snapkeep discover` will show it."
         handler = HANDLERS[run.operation.kind]

@@ -28,7 +28,7 @@ from snapkeep.server.settings import ServerSettings
 EXECUTOR = "serve"
 """The engine's name for this process: the next `serve` on the same data directory goes on with its work."""
 
-MAINTENANCE_SECONDS = 5.0
+MAINTENANCE_SECONDS = 1.0
 SHUTDOWN_SECONDS = 5
 
 log = structlog.get_logger(__name__)

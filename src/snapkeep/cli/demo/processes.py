@@ -60,7 +60,8 @@ def running(root: Path) -> Iterator[World]:
     ):
         ready = _first_line(simulator, root / "simulator.log")
         _wait_for(root / "server" / "server.json", server, root / "server.log")
-        yield World(root, json.loads(ready), Common(data_dir=root / "server").connect())
+        with contextlib.closing(Common(data_dir=root / "server").connect()) as rest:
+            yield World(root, json.loads(ready), rest)
 
 
 @contextmanager

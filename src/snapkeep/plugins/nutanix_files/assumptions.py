@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from snapkeep.model.errors import Busy, Conflict, Incomplete, LimitExceeded, SnapkeepError
+from snapkeep.model.errors import Busy, Conflict, Incomplete, LimitExceeded, SnapkeepError, Unsupported
 
 SNAPSHOT_DIRECTORY = ".snapshot"
 """The hidden directory of an exported share in which its snapshots appear by name."""
@@ -19,9 +19,14 @@ SETTLE = timedelta(seconds=10)
 """How long after the end of its task a new entity may still answer 404."""
 
 ERROR_CODES: Mapping[str, type[SnapkeepError]] = {
-    "FILES-40901": Conflict,
-    "FILES-40902": Busy,
-    "FILES-42201": LimitExceeded,
+    "FILES-30409": Conflict,
+    "FILES-30410": Busy,
+    "FILES-40401": Unsupported,
+    "FILES-40402": Unsupported,
+    "FILES-40403": Unsupported,
+    "FILES-40409": Conflict,
+    "FILES-40410": Busy,
+    "FILES-40422": LimitExceeded,
 }
 """What a vendor code means where its HTTP status alone says too little. The FILES-nnnnn codes are not public."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from snapkeep.model.errors import NotFound, PermissionDenied, SnapkeepError, Unsupported
 from snapkeep.model.work import Finding, Outcome
-from snapkeep.plugins.nutanix_files.client import FILES, PAGE, NutanixClient, odata_string
+from snapkeep.plugins.nutanix_files.client import FILES, PAGE, TASKS, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.exports import require_backup_type
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
 
@@ -64,6 +64,9 @@ class Checks:
         nobody, base = str(uuid.uuid4()), await self._client.base()
         share = f"{base}/mount-targets/{nobody}"
         for right, method, path in (
+            ("list snapshots", "GET", f"{share}/snapshots"),
+            ("read tasks", "GET", f"{TASKS}/{nobody}"),
+            ("read changes", "GET", f"{share}/snapshot-changed-contents/{nobody}"),
             ("create snapshots", "POST", f"{share}/snapshots"),
             ("delete snapshots", "DELETE", f"{share}/snapshots/{nobody}"),
             ("restore snapshots", "POST", f"{share}/snapshots/{nobody}/$actions/restore"),
@@ -74,7 +77,7 @@ class Checks:
             yield await self._right(right, method, path, nobody)
 
     async def _right(self, right: str, method: str, path: str, nobody: str) -> Finding:
-        body = None if method == "DELETE" else {"name": "snapkeep-check", "snapshotExtId": nobody}
+        body = None if method in {"GET", "DELETE"} else {"name": "snapkeep-check", "snapshotExtId": nobody}
         headers = {"If-Match": nobody}
         try:
             await self._client.send(method, path, doing=f"Asking for the right to {right}", json=body, headers=headers)

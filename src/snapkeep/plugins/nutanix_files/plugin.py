@@ -37,6 +37,9 @@ async def connect(settings: NutanixFilesSettings) -> AsyncIterator[Roles]:
         )
 
 
+_ALWAYS = ("View_File_Server",)
+_TASK = ("View_Task",)
+
 PLUGIN = Plugin(
     name="nutanix-files",
     title="Nutanix Files (API v4.0, through Prism Central)",
@@ -47,13 +50,19 @@ PLUGIN = Plugin(
     },
     connect=connect,
     permissions={
-        Capability.DISCOVER: ("View_File_Server", "View_Mount_Target", "View_Mount_Target_Snapshot"),
-        Capability.CREATE: ("Create_Mount_Target_Snapshot",),
-        Capability.DELETE: ("Delete_Mount_Target_Snapshot",),
-        Capability.RESTORE: ("Restore_Mount_Target",),
-        Capability.CLONE: ("Clone_Mount_Target",),
-        Capability.EXPORT: ("View_Partner_Server", "Update_Partner_Server"),
-        Capability.DIFF_FILES: ("Compute_Snapshot_Change", "View_Snapshot_Changed_Content"),
+        Capability.DISCOVER: (*_ALWAYS, "View_Mount_Target", "View_Mount_Target_Snapshot"),
+        Capability.CREATE: (*_ALWAYS, *_TASK, "Create_Mount_Target_Snapshot", "View_Mount_Target_Snapshot"),
+        Capability.DELETE: (*_ALWAYS, *_TASK, "Delete_Mount_Target_Snapshot", "View_Mount_Target_Snapshot"),
+        Capability.RESTORE: (*_ALWAYS, *_TASK, "Restore_Mount_Target", "View_Mount_Target"),
+        Capability.CLONE: (*_ALWAYS, *_TASK, "Clone_Mount_Target", "View_Mount_Target"),
+        Capability.EXPORT: (
+            *(*_ALWAYS, *_TASK, "View_Mount_Target_Snapshot"),
+            *("View_Partner_Server", "Update_Partner_Server"),
+        ),
+        Capability.DIFF_FILES: (
+            *(*_ALWAYS, "Compute_Snapshot_Change", "View_Snapshot_Changed_Content"),
+            "View_Mount_Target_Snapshot",
+        ),
     },
     proof=Proof.VENDOR_SDK,
 )

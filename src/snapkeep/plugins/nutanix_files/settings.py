@@ -27,7 +27,7 @@ class NutanixFilesSettings(HttpsSettings):
         description="Name of the partner server (type BACKUP) through which backup hosts get access.",
     )
     export_expiry_seconds: int = Field(
-        default=86_400, ge=60, le=31 * 86_400, description="How long a granted access lasts unless it is renewed."
+        default=86_400, ge=5, le=31 * 86_400, description="How long a granted access lasts unless it is renewed."
     )
     file_server_fqdn: str | None = Field(
         default=None, description="Name by which clients mount the file server; default: the file server's name."
