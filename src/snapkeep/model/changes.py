@@ -50,7 +50,7 @@ class ObjectType(StrEnum):
 class Change(NamedTuple):
     """One difference. Times are nanoseconds since 1970 (None: not told); `size` is bytes.
 
-    A tuple, where other nouns are dataclasses: lists have millions of these, and a tuple is made in a third of the time.
+    A tuple, where other nouns are dataclasses: lists have millions of these, and a tuple is made three times as fast.
     """
 
     operation: ChangeOperation

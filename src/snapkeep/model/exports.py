@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +27,21 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupHost:
-    """A machine that reads exports. `address`: IPv4, IPv6 or host name, as the system must know it."""
+    """A machine that reads exports. `address`: IPv4, IPv6 or host name, as the system must know it.
+
+    The address is kept in its normal form, so that one host has one address however it was written.
+    """
 
     name: str
     address: str
+
+    def __post_init__(self) -> None:
+        """Bring the address to its normal form."""
+        try:
+            normal = str(ipaddress.ip_address(self.address))
+        except ValueError:
+            normal = self.address.lower()
+        object.__setattr__(self, "address", normal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryBatch:
-    """Some of what lies on a system. A parent comes before its children, an asset before its snapshots.
+    """Some of what lies on a system. An asset comes before its snapshots; a child may come before its parent.
 
     `cursor` resumes after this batch; `complete` is true on the last one and on it only.
     """

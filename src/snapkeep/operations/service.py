@@ -28,7 +28,7 @@ from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import HANDLERS, Runner
-from snapkeep.plugin.guards import require_confirmation, require_older, require_same_asset
+from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
 
 PER_SYSTEM = 8
 """Operations that run at once on one system."""
@@ -111,6 +111,7 @@ class Operations:
     ) -> OperationRecord:
         """Make a snapshot readable on a backup host; repeated, it renews the access."""
         asset = await self._asset_for(snapshot, Capability.EXPORT)
+        require_address(host)
         request = {
             "snapshot_id": snapshot.id,
             "host": {"name": host.name, "address": host.address},

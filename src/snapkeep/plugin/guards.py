@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
+
 from snapkeep.model.assets import Asset
 from snapkeep.model.errors import InvalidInput
+from snapkeep.model.exports import BackupHost
 from snapkeep.model.snapshots import Snapshot
 
 
@@ -37,3 +41,20 @@ def require_older(base: Snapshot | None, new: Snapshot) -> None:
             f"The base {base.name!r} is newer than the snapshot {new.name!r}",
             next_step="Give the older snapshot as the base.",
         )
+
+
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?!.*(^|\.)[0-9]+$){_LABEL}(\.{_LABEL})*")
+
+
+def require_address(host: BackupHost) -> None:
+    """Raise InvalidInput unless the host's address is an IP address or a host name (RFC 1123, underscores allowed)."""
+    try:
+        ipaddress.ip_address(host.address)
+    except ValueError:
+        if len(host.address) <= 253 and _HOST_NAME.fullmatch(host.address):
+            return
+        raise InvalidInput(
+            f"{host.address!r:.120} is neither an IP address nor a host name",
+            next_step="Give the address by which the storage system reaches the backup host.",
+        ) from None

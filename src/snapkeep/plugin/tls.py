@@ -18,15 +18,13 @@ async def trust(settings: HttpsSettings) -> ssl.SSLContext:
     """
     if settings.pinned:
         return await _pinned(settings, settings.pinned)
-    context = ssl.create_default_context()
-    if settings.ca_file:
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidInput(
-                f"The CA file {str(settings.ca_file)!r} cannot be used: {error}",
-                next_step="Give the path of a readable PEM file with the certificate authority.",
-            ) from error
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(
+            f"The CA file {str(settings.ca_file)!r} cannot be used: {error}",
+            next_step="Give the path of a readable PEM file with the certificate authority.",
+        ) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -10,6 +10,7 @@ import base64
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from snapkeep.model.errors import AuthenticationFailed, Incomplete, NotFound, VendorError
@@ -21,6 +22,8 @@ FILES = "/api/files/v4.0"
 TASKS = "/api/prism/v4.0/config/tasks"
 PAGE = 100
 """Most entries that a list gives at once."""
+READ_AGAIN = 3
+"""How often a list that changes while it is read is read again."""
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -28,10 +31,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """One entity with the ETag that a change of it must present."""
+    """One entity, the ETag that a change of it must present, and the system's clock when it was read."""
 
     data: Json
     etag: str
+    date: datetime
 
 
 class NutanixClient:
@@ -68,31 +72,49 @@ class NutanixClient:
     async def entity(self, path: str, *, doing: str) -> Entity:
         """Read one entity."""
         answer = await self.send("GET", path, doing=doing)
-        return Entity(_data(answer, dict), answer.headers.get("etag", ""))
+        date = answer.date or datetime.now(UTC)
+        return Entity(_data(answer, dict), answer.headers.get("etag", ""), date)
 
     async def pages(
         self, path: str, *, doing: str, where: str = "", order: str = "", first: int = 0
     ) -> AsyncIterator[tuple[int, list[Json]]]:
-        """Yield (page number, entities) until the list is complete.
+        """Yield (page number, entities that were not there before) until the list is complete.
 
-        Entities that shift between pages while others come and go are seen once. Raises Incomplete when the list
-        ends before as many as it announces.
+        Entities that come and go meanwhile move others from page to page, past us: when the announced total changes
+        on the way, the list is read again for those. Raises Incomplete when it does not move on, or ends too early.
         """
         seen: set[str] = set()
-        number = first
+        for begin in (first, *[0] * READ_AGAIN):
+            totals: set[int | None] = set()
+            async for number, items, total in self._one_pass(path, doing, where, order, begin):
+                totals.add(total)
+                fresh = [item for item in items if item.get("extId") not in seen]
+                seen.update(str(item.get("extId")) for item in items)
+                if fresh:
+                    yield number, fresh
+            if len(totals) <= 1:
+                return
+
+    async def _one_pass(
+        self, path: str, doing: str, where: str, order: str, number: int
+    ) -> AsyncIterator[tuple[int, list[Json], int | None]]:
+        """Yield (page number, entities, announced total) from page `number` to the last one."""
+        seen: set[str] = set()
         while True:
             params = {"$page": str(number), "$limit": str(PAGE)}
             params |= {"$filter": where} if where else {}
             params |= {"$orderby": order} if order else {}
             answer = await self.send("GET", path, doing=doing, params=params)
-            items = _data(answer, list, empty=[])
-            fresh = [item for item in items if item.get("extId") not in seen]
-            seen.update(str(item.get("extId")) for item in items)
+            items = _items(answer)
             total = _metadata(answer).get("totalAvailableResults")
-            if items:
-                yield number, fresh
+            total = total if isinstance(total, int) else None
+            ids = {str(item.get("extId")) for item in items}
+            if items and ids <= seen:
+                raise Incomplete(f"{doing}: page {number} of the list repeats what came before")
+            seen |= ids
+            yield number, items, total
             number += 1
-            if not isinstance(total, int):
+            if total is None:
                 if len(items) < PAGE:
                     return
             elif number * PAGE >= total:
@@ -111,9 +133,9 @@ class NutanixClient:
             raise VendorError(f"{doing}: the system answered without a task", vendor_message=answer.excerpt)
         return str(task)
 
-    async def task(self, task_id: str) -> Json:
+    async def task(self, task_id: str) -> Entity:
         """Read a task."""
-        return (await self.entity(f"{TASKS}/{task_id}", doing="Reading the task")).data
+        return await self.entity(f"{TASKS}/{task_id}", doing="Reading the task")
 
     # -- file servers and paths --------------------------------------------------------------------------------
     async def file_servers(self) -> list[Json]:
@@ -178,6 +200,13 @@ def _data(answer: Answer, kind: type[T], empty: T | None = None) -> T:
             f"The system answered {answer.status} without the documented data", vendor_message=answer.excerpt
         )
     return data
+
+
+def _items(answer: Answer) -> list[Json]:
+    items = _data(answer, list, empty=[])
+    if not all(isinstance(item, dict) for item in items):
+        raise VendorError("The system listed something that is no entity", vendor_message=answer.excerpt)
+    return items
 
 
 def _metadata(answer: Answer) -> Json:

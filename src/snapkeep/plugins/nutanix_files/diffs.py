@@ -109,9 +109,12 @@ class Diffs:
                 vendor_message=error.vendor_message,
             ) from error
 
-    async def _explain(self, asset: Asset, base: Snapshot | None, new: Snapshot, error: Exception) -> None:
-        """Turn a refused computation into its cause: base gone, or snapshot gone."""
-        if base is not None and isinstance(error, NotFound | InvalidInput):
+    async def _explain(
+        self, asset: Asset, base: Snapshot | None, new: Snapshot, error: NotFound | InvalidInput
+    ) -> None:
+        """Turn a refused computation into its cause: share gone, base gone, or snapshot gone."""
+        await self._client.entity(await self._client.share_path(asset.id), doing=f"Looking for share {asset.name!r}")
+        if base is not None:
             await self._require_base(asset.id, base.id, error)
         if not await self._exists(asset.id, new.id):
             raise NotFound(
@@ -158,7 +161,10 @@ def _verify_identity(data: Mapping[str, Any], ticket: Ticket) -> None:
 
 def _changes(data: Mapping[str, Any], ticket: Ticket) -> list[Change]:
     form: PathForm = "relative" if ticket["form"] == "relative" else "absolute"
-    found = (
-        mapping.change(item, form, ticket["share_name"], ticket["host"]) for item in data.get("changedContents") or ()
-    )
+    contents = data.get("changedContents") or []
+    if not isinstance(contents, list) or not all(isinstance(item, dict) for item in contents):
+        raise VendorError(
+            "A page of the change list has something that is no entry", vendor_message=f"{contents!r:.200}"
+        )
+    found = (mapping.change(item, form, ticket["share_name"], ticket["host"]) for item in contents)
     return [change for change in found if change.path]  # the root itself is no entry

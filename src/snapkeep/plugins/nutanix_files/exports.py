@@ -7,25 +7,29 @@ merges, REMOVE takes away; each PUT must present the entity's ETag, since severa
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import random
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from snapkeep.model.assets import Asset, Capability
-from snapkeep.model.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
+from snapkeep.model.errors import Conflict, NotFound, Unavailable, Unsupported
 from snapkeep.model.exports import AccessMode, BackupHost, Export, Location, Protocol
 from snapkeep.model.snapshots import Snapshot
 from snapkeep.model.work import Done, Pending, Ticket
-from snapkeep.plugin.guards import require_same_asset
+from snapkeep.plugin.guards import require_address, require_same_asset
 from snapkeep.plugins.nutanix_files.assumptions import SNAPSHOT_DIRECTORY
 from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
 from snapkeep.plugins.nutanix_files.tasks import finished
 
-PUT_TRIES = 6
+PUT_TRIES = 12
 """How often a PUT is tried against concurrent changes of the same partner server."""
+PUT_PAUSE = 0.05
+"""Seconds between the first tries; it grows, and varies by half, so that competitors do not meet again."""
 
 REFRESH_AT = 0.5
 """Part of the expiry after which an export is to be renewed."""
@@ -52,6 +56,7 @@ class Exports:
         """Add the host for the share; an entry that is there already gets a new expiry."""
         asset.require(Capability.EXPORT)
         require_same_asset(asset, snapshot)
+        require_address(host)
         shared = [other for other in others if other.asset_id == asset.id and other.host.address == host.address]
         widened = any(other.mode is AccessMode.READ_WRITE for other in shared)
         mode_on_system = AccessMode.READ_WRITE if widened else mode
@@ -112,11 +117,11 @@ class Exports:
             return Ticket({**ticket, "kept": "true"})
         if not _has_entry(partner.data, export.asset_id, export.host.address):
             return Ticket({**ticket, "kept": "true"})
-        task = await self._put(
-            _entry(export.asset_id, export.host.address, export.mode, "REMOVE"),
-            doing=f"Deporting from {export.host.name}",
-            request_id=request_id,
-        )
+        entry = _entry(export.asset_id, export.host.address, export.mode, "REMOVE")
+        try:
+            task = await self._put(entry, doing=f"Deporting from {export.host.name}", request_id=request_id)
+        except NotFound:  # the share went away, and the access with it
+            return Ticket({**ticket, "kept": "true"})
         return Ticket({**ticket, "task": task})
 
     async def poll_deport(self, ticket: Ticket) -> Pending | Done:
@@ -156,6 +161,7 @@ class Exports:
             except Conflict as error:
                 if error.details.get("status") != 412:
                     raise
+            await asyncio.sleep(random.uniform(0.5, 1.5) * PUT_PAUSE * (attempt + 1))
         raise Unavailable(
             f"{doing}: the partner server was changed by somebody else {PUT_TRIES} times in a row",
             next_step="Try again; give Snapkeep a partner server of its own.",
@@ -209,23 +215,23 @@ def _entry(share_id: str, address: str, mode: AccessMode, operation: str) -> dic
 
 
 def _address(address: str) -> dict[str, Any]:
-    """Return the API's form of an IPv4 or IPv6 address or host name. Raises InvalidInput."""
+    """Return the API's form of an IPv4 or IPv6 address or host name."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        if not address or len(address) > 253 or not all(c.isascii() and (c.isalnum() or c in "-._") for c in address):
-            raise InvalidInput(f"{address!r:.120} is neither an IP address nor a host name") from None
         return {"fqdn": {"value": address}}
     bits = 32 if parsed.version == 4 else 128
-    return {f"ipv{parsed.version}": {"value": str(parsed), "prefixLength": bits}}
+    return {f"ipv{parsed.version}": {"value": address, "prefixLength": bits}}
 
 
 def _has_entry(partner: Mapping[str, Any], share_id: str, address: str) -> bool:
     wanted = _address(address)
     kind, value = next(iter(wanted.items()))
-    entries = (partner.get("backupServerConfig") or {}).get("backupClientAccessConfigs") or ()
+    config = partner.get("backupServerConfig")
+    entries = config.get("backupClientAccessConfigs") if isinstance(config, dict) else None
     return any(
         entry.get("mountTargetExtId") == share_id
-        and ((entry.get("address") or {}).get(kind) or {}).get("value") == value["value"]
-        for entry in entries
+        and str(((entry.get("address") or {}).get(kind) or {}).get("value")).lower() == value["value"]
+        for entry in entries or ()
+        if isinstance(entry, dict)
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from snapkeep.model.assets import Asset, Capability
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound
 from snapkeep.model.snapshots import Snapshot, is_owned_name
@@ -13,7 +11,7 @@ from snapkeep.plugins.nutanix_files import mapping
 from snapkeep.plugins.nutanix_files.assumptions import created_entity
 from snapkeep.plugins.nutanix_files.client import NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, finished, not_there
+from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, affected, finished, not_there
 
 MAX_NAME = 80
 """Longest name of a snapshot or share, in characters (SDK: Snapshot.name, MountTarget.name)."""
@@ -28,7 +26,7 @@ class Snapshots:
 
     # -- create --------------------------------------------------------------------------------------------------
     async def start_create(self, asset: Asset, name: str, request_id: str) -> Ticket:
-        """POST the name. A conflict with a name that only we can have made means that it was made before."""
+        """POST the name. A conflict with a name that only we can have made means that it was, or is being, made."""
         asset.require(Capability.CREATE)
         _require_name(name)
         path = f"{await self._client.share_path(asset.id)}/snapshots"
@@ -42,40 +40,38 @@ class Snapshots:
                 json={"name": name, "$objectType": "files.v4.config.Snapshot"},
             )
         except Conflict:
-            made_before = is_owned_name(self._settings.snapshot_prefix, name) and await self._by_name(path, name)
-            if not made_before:
+            if not is_owned_name(self._settings.snapshot_prefix, name):
                 raise
-            return Ticket({**ticket, "snapshot": made_before})
+            return Ticket(ticket)
         return Ticket({**ticket, "task": task})
 
     async def poll_create(self, ticket: Ticket) -> Pending | Snapshot:
         """Return the snapshot once its task succeeded and it can be read."""
         doing = f"Creating snapshot {ticket['name']!r}"
-        share, snapshot_id = ticket["share"], ticket.data.get("snapshot")
-        task: dict[str, Any] = {}
+        path = f"{await self._client.share_path(ticket['share'])}/snapshots"
+        if "task" not in ticket.data:
+            made_before = await self._by_name(path, ticket["name"])
+            return made_before or Pending(after=POLL_SECONDS)
+        task = await finished(self._client, ticket["task"], doing)
+        if isinstance(task, Pending):
+            return task
+        snapshot_id = created_entity(affected(task), "snapshot")
         if snapshot_id is None:
-            outcome = await finished(self._client, ticket["task"], doing)
-            if isinstance(outcome, Pending):
-                return outcome
-            task = outcome
-            path = f"{await self._client.share_path(share)}/snapshots"
-            snapshot_id = created_entity(task.get("entitiesAffected") or (), "snapshot")
-            snapshot_id = snapshot_id or await self._by_name(path, ticket["name"])
-        if snapshot_id is None:
-            return not_there(task, doing)
+            return await self._by_name(path, ticket["name"]) or not_there(task, doing)
         try:
-            entity = await self._client.entity(await self._client.snapshot_path(share, snapshot_id), doing=doing)
+            entity = await self._client.entity(f"{path}/{snapshot_id}", doing=doing)
         except NotFound:
             return not_there(task, doing)
-        return mapping.snapshot(entity.data, share, self._settings.snapshot_prefix)
+        return mapping.snapshot(entity.data, ticket["share"], self._settings.snapshot_prefix)
 
-    async def _by_name(self, path: str, name: str) -> str | None:
+    async def _by_name(self, path: str, name: str) -> Snapshot | None:
+        share = path.split("/")[-2]
         async for _, page in self._client.pages(
             path, doing="Looking for a snapshot by name", where=f"name eq {odata_string(name)}"
         ):
             for item in page:
-                if item.get("name") == name and item.get("extId"):
-                    return str(item["extId"])
+                if item.get("name") == name:
+                    return mapping.snapshot(item, share, self._settings.snapshot_prefix)
         return None
 
     # -- delete --------------------------------------------------------------------------------------------------
@@ -105,7 +101,10 @@ class Snapshots:
             return Done()
         if "task" not in ticket.data:  # the DELETE answered 404, yet there it is: somebody's cache; ask again
             return Pending(after=POLL_SECONDS)
-        outcome = await finished(self._client, ticket["task"], doing)
+        try:
+            outcome = await finished(self._client, ticket["task"], doing)
+        except NotFound:  # the task is forgotten, but the snapshot is there: this proves nothing
+            return Pending(after=POLL_SECONDS)
         return outcome if isinstance(outcome, Pending) else Pending(after=0.2, progress=1.0)
 
     # -- restore -------------------------------------------------------------------------------------------------
@@ -163,7 +162,8 @@ class Snapshots:
             return outcome
         server = str((await self._client.file_server())["extId"])
         path = f"{await self._client.base()}/mount-targets"
-        async for _, page in self._client.pages(path, doing=doing, where=f"name eq {odata_string(ticket['name'])}"):
+        where = f"name eq {odata_string(ticket['name'])}"
+        async for _, page in self._client.pages(path, doing=doing, where=where):
             for item in page:
                 if item.get("name") == ticket["name"]:
                     return mapping.share_asset(item, server)
