@@ -95,7 +95,7 @@ async def drive(target: Target, poll: Callable[[], Awaitable[Pending | T]], seco
 
 
 async def stays_pending(
-    target: Target, poll: Callable[[], Awaitable[Pending | object]], seconds: float = 0.6
+    target: Target, poll: Callable[[], Awaitable[Pending | object]], seconds: float = 0.4
 ) -> Pending:
     """Poll for a while; fails the test when a result comes. Returns the last answer."""
     deadline = time.monotonic() + seconds

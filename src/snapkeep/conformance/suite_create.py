@@ -54,7 +54,7 @@ async def test_a_create_is_polled_by_another_process(target: Target) -> None:
 async def test_create_waits_until_the_snapshot_is_there(target: Target) -> None:
     """While the system works, polls are `Pending`; the snapshot comes when it can be read back."""
     asset = await target.fresh_asset()
-    await target.suffer(Fault.SLOW_TASKS, value=0.6)
+    await target.suffer(Fault.SLOW_TASKS, value=0.4)
     async with connected(target) as hand:
         role = played(hand.roles.create)
         ticket = recorded(await role.start_create(asset, own_name(target), request_id()))
@@ -76,7 +76,7 @@ async def test_create_repeated_with_one_request_id_makes_one_snapshot(target: Ta
 
 
 @promise(Capability.CREATE)
-@pytest.mark.parametrize("slow", [0.0, 0.6], ids=["done", "still-working"])
+@pytest.mark.parametrize("slow", [0.0, 0.4], ids=["done", "still-working"])
 async def test_create_after_a_crash_finds_what_it_made(target: Target, slow: float) -> None:
     """On a system that forgets request ids, too, a second start finds the snapshot of the first."""
     asset, name = await target.fresh_asset(), own_name(target)
@@ -228,7 +228,9 @@ async def test_a_clock_that_is_ahead_does_not_hurry_the_polls(target: Target) ->
     async with connected(target, **settings) as hand:
         role = played(hand.roles.create)
         ticket = recorded(await role.start_create(asset, own_name(target), request_id()))
-        pending = await stays_pending(target, lambda: role.poll_create(ticket), seconds=1.5)
+        await asyncio.sleep(2.2)
+        pending = await role.poll_create(ticket)
+    assert isinstance(pending, Pending)
     assert pending.after >= 0.1, "a task of that age is not worth a question so soon"
 
 

@@ -84,7 +84,7 @@ async def test_delete_is_done_only_when_the_system_says_that_it_is_gone(target: 
     asset = await target.fresh_asset()
     async with connected(target) as hand:
         snapshot = await hand.create(asset)
-        await target.suffer(Fault.LINGERING, Step.DELETE, value=0.8)
+        await target.suffer(Fault.LINGERING, Step.DELETE, value=0.5)
         role = played(hand.roles.delete)
         ticket = recorded(await role.start_delete(asset, snapshot, request_id()))
         while await hand.snapshots_of(asset):

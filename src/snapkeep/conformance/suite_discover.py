@@ -134,7 +134,7 @@ async def test_discovery_resumes_at_every_cursor(target: Target) -> None:
     async with target.connect(**settings) as roles:
         batches = [batch async for batch in roles.discover.discover()]
     every = [asset for batch in batches for asset in batch.assets]
-    for done in range(0, len(batches), max(1, len(batches) // 6)):
+    for done in range(0, len(batches), max(1, len(batches) // 4)):
         async with connected(target, **settings) as hand:
             rest, _ = await hand.everything(batches[done].cursor)
         wanted = {asset.id for batch in batches[done + 1 :] for asset in batch.assets}

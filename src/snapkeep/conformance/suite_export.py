@@ -187,7 +187,7 @@ async def test_a_repeated_export_renews_its_expiry(target: Target) -> None:
     async with connected(target) as hand:
         first = await hand.export(asset, snapshot)
         again = await hand.export(asset, snapshot)
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(1.4)
     assert readable(target, again)
     assert first.expires_at is None or (again.expires_at is not None and again.expires_at > first.expires_at)
 

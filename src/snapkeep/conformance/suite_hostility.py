@@ -42,7 +42,7 @@ async def test_a_rate_limit_longer_than_allowed_is_reported_at_once(target: Targ
 async def test_a_short_outage_is_bridged(target: Target, fault: Fault) -> None:
     """An outage of some answers does not show."""
     asset = await target.fresh_asset()
-    await target.suffer(fault, times=3)
+    await target.suffer(fault, times=2)
     async with connected(target) as hand:
         assets, _ = await hand.everything()
     assert asset.id in {found.id for found in assets}
