@@ -78,6 +78,8 @@ class Fault(StrEnum):
     """Kinds and states are named by words that no document knows."""
     REPEATED_PAGE = "repeated-page"
     """A list gives its first page whatever page is asked for."""
+    SMALLER_PAGES = "smaller-pages"
+    """A list gives fewer at once than it was asked for."""
     STUCK_TASK = "stuck-task"
     """The work that is begun never ends."""
     FAILED_TASK = "failed-task"

@@ -68,7 +68,7 @@ class HttpsSettings(SystemSettings):
     )
     request_seconds: float = Field(default=30.0, gt=0, le=600, description="Longest time for one request, in seconds.")
     retry_seconds: float = Field(
-        default=60.0,
+        default=15.0,
         ge=0,
         le=3600,
         description="How long a failing request is repeated before the error is reported, in seconds.",

@@ -22,13 +22,18 @@ class DiscoverHandler(Handler):
         return Ticket()
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
-        """List everything, resuming behind the last stored batch."""
+        """List everything, resuming behind the last stored batch.
+
+        A system that is out of reach from the beginning is said at once; an outage in the middle is waited out.
+        """
         outage = Outage(run)
         while True:
             try:
                 await self._list(run, outage)
                 break
             except Unavailable as error:
+                if (await run.catalog.operations.get(run.operation.id)).cursor is None:
+                    raise
                 await outage.wait_or_raise(error)
         return await self._close(run)
 
@@ -36,7 +41,8 @@ class DiscoverHandler(Handler):
         operation = await run.catalog.operations.get(run.operation.id)
         discover = (await run.roles()).discover
         async for batch in discover.discover(operation.cursor):
-            outage.over()
+            if batch.cursor != operation.cursor:
+                outage.over()
             await run.catalog.inventory.record_batch(
                 operation.system_id,
                 batch.assets,

@@ -28,16 +28,16 @@ class Discovery:
         """Yield a batch for each page of shares, with all their snapshots. The cursor is the next page's number."""
         first = _page_number(cursor)
         server = await self._client.file_server()
-        yield DiscoveryBatch(assets=[mapping.file_server_asset(server)], cursor=str(first))
+        top = [mapping.file_server_asset(server)]
         path = f"{await self._client.base()}/mount-targets"
         following = first
         async for page, shares in self._client.pages(path, doing="Listing shares", order="name", first=first):
             following = page + 1
-            yield await self._batch(shares, str(server["extId"]), str(following))
-        yield DiscoveryBatch(cursor=str(following), complete=True)
+            yield await self._batch(top, shares, str(following))
+        yield DiscoveryBatch(assets=top, cursor=str(following), complete=True)
 
-    async def _batch(self, shares: list[Json], server_id: str, cursor: str) -> DiscoveryBatch:
-        assets = [mapping.share_asset(share, server_id) for share in shares]
+    async def _batch(self, top: list[Asset], shares: list[Json], cursor: str) -> DiscoveryBatch:
+        assets = top + [mapping.share_asset(share, top[0].id) for share in shares]
         gate = asyncio.Semaphore(CONCURRENT_SHARES)
         found = await asyncio.gather(*(self._snapshots(asset, gate) for asset in assets))
         return DiscoveryBatch(

@@ -113,7 +113,7 @@ class Exports:
             return Ticket({**ticket, "kept": "true"})
         try:
             partner = await self._partner()
-        except NotFound:
+        except (NotFound, Unsupported):  # no partner server that could give access, so none to take away
             return Ticket({**ticket, "kept": "true"})
         if not _has_entry(partner.data, export.asset_id, export.host.address):
             return Ticket({**ticket, "kept": "true"})

@@ -1,0 +1,118 @@
+"""The main job by the command line alone, as a person would do it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from tests.support.installation import Installation
+
+
+def test_the_main_job(installation: Installation, tmp_path: Path) -> None:
+    cli = installation.cli
+    live = installation.live()
+    assert cli("system", "remove", "files1").code == 0
+    secret = tmp_path / "password"
+    secret.write_text(installation.simulator.password + "\n")
+    settings = installation.settings()
+    del settings["password"]
+    options = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    added = cli(
+        *("system", "add", "files1", "--plugin", "nutanix-files", *options, "--secret-file", f"password={secret}")
+    )
+    assert added.code == 0, added
+    assert "partner server" in added.out
+    assert "failed" not in added.out
+    assert cli("system", "check", "files1").code == 0
+    assert "nutanix-files" in cli("system", "list").out
+    shown = cli("system", "show", "files1", "-o", "json").json()
+    assert shown["settings"]["file_server"] == "files1"
+    assert installation.simulator.password not in json.dumps(shown)
+
+    assert "4 assets and 0 snapshots" in cli("discover", "files1").out
+    assert "files1/projects" in cli("asset", "list", "files1").out
+    assert "nested share" in cli("asset", "show", "files1/archive").out
+
+    (live / "kept").write_text("same")
+    (live / "gone").write_text("x")
+    (live / "changed").write_text("old")
+    assert cli("snapshot", "create", "files1/projects", "--name", "one").out == "Created files1/projects@one\n"
+    (live / "gone").unlink()
+    (live / "changed").write_text("longer now")
+    (live / "new").write_text("n")
+    assert cli("snapshot", "create", "files1/projects", "--name", "two").code == 0
+    assert "files1/projects@two" in cli("snapshot", "list", "files1/projects").out
+
+    table = cli("snapshot", "diff", "files1/projects@two", "--base", "one")
+    assert table.code == 0
+    for word in ("3 changes, complete", "add", "modify", "delete", "changed", "gone", "new"):
+        assert word in table.out
+    diff = ("snapshot", "diff", "files1/projects@two", "--base", "one")
+    found = [json.loads(line) for line in cli(*diff, "--entries", "ndjson").out.splitlines()]
+    assert {(entry["operation"], entry["path"]) for entry in found} == {
+        ("delete", "gone"),
+        ("modify", "changed"),
+        ("add", "new"),
+    }
+    rows = list(csv.DictReader(io.StringIO(cli(*diff, "--entries", "csv").out)))
+    assert {row["path"] for row in rows} == {"gone", "changed", "new"}
+    assert "gone" not in cli(*diff, "--operation", "add", "--operation", "modify", "--entries", "ndjson").out
+    only_one = cli(*diff, "--limit", "1", "--entries", "table", "-o", "json").json()
+    assert len(only_one["entries_shown"]) == 1
+    assert cli(*diff, "--path", "new", "--entries", "ndjson").out.count("\n") == 1
+    assert cli(*diff, "-o", "json").json()["summary"]["operations"]["add"] == {"entries": 1, "bytes": 1}
+
+    exported = cli("snapshot", "export", "files1/projects@one", "-o", "json").json()
+    path = Path(exported["result"]["locations"][0]["path"])
+    assert (path / "gone").read_text() == "x"
+    assert "active" in cli("snapshot", "show", "files1/projects@one").out
+    refused = cli("snapshot", "delete", "files1/projects@one", "--yes")
+    assert refused.code == 5
+    assert "deport" in refused.err
+    assert cli("snapshot", "deport", "files1/projects@one").code == 0
+    assert not path.exists()
+    assert "not exported" in cli("snapshot", "deport", "files1/projects@one").out
+
+    assert cli("snapshot", "restore", "files1/projects@one").code == 2
+    assert cli("snapshot", "restore", "files1/projects@one", "--confirm", "projects").code == 0
+    assert (live / "gone").read_text() == "x"
+    assert cli("snapshot", "clone", "files1/projects@two", "copy", "--confirm", "projects").code == 0
+    assert (installation.live("copy") / "new").read_text() == "n"
+
+    assert cli("snapshot", "delete", "files1/projects@one").code == 2
+    assert "no such snapshot" in cli("snapshot", "delete", "files1/projects@one", "--yes").out
+    assert "gone already" in cli("snapshot", "delete", "files1/projects@one", "--yes").out
+    assert [item["name"] for item in cli("snapshot", "list", "-o", "json").json()] == ["two"]
+
+    operations = cli("operation", "list", "-o", "json").json()
+    assert operations[0]["kind"] == "delete"
+    assert cli("operation", "watch", operations[0]["id"][:8]).code == 0
+    assert "succeeded" in cli("operation", "show", operations[0]["id"]).out
+    busy = cli("system", "remove", "files1")
+    assert busy.code == 5
+    assert "--force" in busy.err
+    assert cli("system", "remove", "files1", "--force").code == 0
+    assert cli("system", "list", "-o", "json").json() == []
+
+
+def test_without_waiting(installation: Installation) -> None:
+    begun = installation.cli("snapshot", "create", "files1/projects", "--no-wait", "-o", "json").json()
+    assert begun["state"] in {"queued", "running"}
+    assert installation.cli("operation", "watch", begun["id"]).code == 0
+
+
+def test_cancel(installation: Installation) -> None:
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 1.5})
+    begun = installation.cli("snapshot", "create", "files1/projects", "--no-wait", "-o", "json").json()
+    assert installation.cli("operation", "cancel", begun["id"]).code == 0
+    assert installation.cli("operation", "watch", begun["id"]).code == 17
+    assert installation.vendor_snapshots() == []
+
+
+def test_plugins(installation: Installation) -> None:
+    assert "nutanix-files" in installation.cli("plugin", "list").out
+    shown = installation.cli("plugin", "show", "nutanix-files").out
+    assert "local_exports" in shown
+    assert "Create_Mount_Target_Snapshot" in shown
