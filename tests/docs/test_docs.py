@@ -17,7 +17,9 @@ from cyclopts import App
 from snapkeep.cli.main import app as cli
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import ERRORS
+from snapkeep.operations.run import Limits
 from snapkeep.plugin.registry import get_plugin, plugin_names
+from snapkeep.plugin.settings import HttpsSettings
 from snapkeep.plugins.nutanix_files import PLUGIN, assumptions
 from snapkeep.server.app import create_app
 from snapkeep.server.settings import ServerSettings
@@ -130,6 +132,14 @@ def test_the_guide_has_the_rights_of_the_plugin() -> None:
     for capability, rights in PLUGIN.permissions.items():
         listed = ", ".join(f"`{right}`" for right in rights)
         assert f"| {capability} | {listed} |" in text
+
+
+def test_the_times_of_operations_are_those_of_the_settings() -> None:
+    text = page("explanation/operations.md")
+    for name in ("outage_seconds", "stall_seconds", "operation_seconds"):
+        assert f"| {ServerSettings.model_fields[name].default:,} s | `SNAPKEEP_{name.upper()}` |" in text, name
+    assert f"| {HttpsSettings.model_fields['retry_seconds'].default:g} s | `retry_seconds` of the system |" in text
+    assert f"| {Limits().undo:g} s | - |" in text
 
 
 def assumption_names() -> list[str]:
