@@ -59,8 +59,7 @@ class Operations:
         """Return one operation by its id, or by the beginning of it when that is unique. Raises NotFound."""
         query = select(operations).where(operations.c.id == operation_id)
         if len(operation_id) < 36:
-            pattern = operation_id.replace("%", "").replace("_", "") + "%"
-            query = select(operations).where(operations.c.id.like(pattern)).limit(2)
+            query = select(operations).where(operations.c.id.startswith(operation_id, autoescape=True)).limit(2)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
         if len(rows) != 1:

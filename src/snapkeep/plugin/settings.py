@@ -50,10 +50,14 @@ class SystemSettings(BaseModel):
         return plain, hidden
 
 
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]
+"""A host name, an IPv4 or an IPv6 address: without scheme, port or path."""
+
+
 class HttpsSettings(SystemSettings):
     """What every system needs that is reached by HTTPS."""
 
-    host: str = Field(description="Name or address of the management interface; IPv6 without brackets.")
+    host: HostName = Field(description="Name or address of the management interface; IPv6 without brackets.")
     port: int = Field(default=443, ge=1, le=65535, description="TCP port of the management interface.")
     ca_file: Path | None = Field(
         default=None,
@@ -76,8 +80,6 @@ class HttpsSettings(SystemSettings):
 
     @model_validator(mode="after")
     def _check_trust(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", self.host):
-            raise ValueError("host must be a host name or an address, without scheme, port or path")
         if self.ca_file and self.fingerprint:
             raise ValueError("give ca_file or fingerprint, not both")
         if self.fingerprint and not re.fullmatch(r"[0-9a-f]{64}", self.pinned or ""):

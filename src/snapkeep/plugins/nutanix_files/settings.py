@@ -7,14 +7,14 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from snapkeep.plugin.settings import HttpsSettings
+from snapkeep.plugin.settings import HostName, HttpsSettings
 from snapkeep.plugins.nutanix_files.assumptions import PathForm
 
 
 class NutanixFilesSettings(HttpsSettings):
     """One file server of one Prism Central. Give username and password, or an API key."""
 
-    host: str = Field(description="Name or address of Prism Central.")
+    host: HostName = Field(description="Name or address of Prism Central.")
     port: int = Field(default=9440, ge=1, le=65535, description="TCP port of Prism Central.")
     file_server: str = Field(min_length=1, description="Name of the file server (or its external id).")
     username: str | None = Field(default=None, min_length=1, description="Prism account.")
