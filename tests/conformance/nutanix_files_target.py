@@ -333,6 +333,7 @@ def _lies(value: float | None) -> dict[Fault, Lie]:
     """What only the proxy does."""
     return {
         Fault.REPEATED_PAGE: Lie(target=lambda target: re.sub(r"((?:%24|\$)page=)\d+", r"\g<1>0", target)),
+        Fault.SMALLER_PAGES: Lie(target=lambda target: re.sub(r"((?:%24|\$)limit=)100", r"\g<1>40", target)),
         Fault.WRONG_SHAPE: Lie(answer=_wrong_shape),
         Fault.SHORT_ACCESS: Lie(request=lambda _headers, body: _shorten(body, value or 1.0)),
         Fault.COMPUTING: Lie(request=_without_our_token, answer=lambda h, body, _: _page(h, body, [], "same")),
