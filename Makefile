@@ -48,7 +48,7 @@ layers: $(DEV)
 	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
 
 docs: $(DEV)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: check $(SDK)
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)

@@ -116,3 +116,48 @@ def test_plugins(installation: Installation) -> None:
     shown = installation.cli("plugin", "show", "nutanix-files").out
     assert "local_exports" in shown
     assert "Create_Mount_Target_Snapshot" in shown
+
+
+def test_settings_can_be_changed_while_snapshots_stay_known(installation: Installation) -> None:
+    installation.snapshot("kept")
+    assert installation.cli("system", "set", "files1", "--secret-env", "password=NEW", env={"NEW": "wrong"}).code == 0
+    refused = installation.cli("discover", "files1", "-o", "json")
+    assert refused.error()["code"] == "authentication_failed"
+    right = {"NEW": installation.simulator.password}
+    assert installation.cli("system", "set", "files1", "--secret-env", "password=NEW", env=right).code == 0
+    assert installation.cli("discover", "files1").code == 0
+    assert installation.cli("system", "set", "files1", "--set", "port=99999").code == 2
+    assert installation.cli("system", "set", "files1", "--unset", "file_server").code == 2
+    [found] = installation.cli("snapshot", "list", "files1", "-o", "json").json()
+    assert (found["name"], found["owned"]) == ("kept", True)
+    changed = installation.cli("system", "set", "files1", "--set", "retry_seconds=2", "-o", "json").json()
+    assert changed["settings"]["retry_seconds"] == 2
+    assert changed["settings"]["ca_file"] == installation.simulator.ca_file
+
+
+def test_relative_paths_are_seen_from_the_command_line(installation: Installation, tmp_path: Path) -> None:
+    ran = installation.cli("system", "set", "files1", "--set", "local_exports=here", "-o", "json")
+    assert ran.json()["settings"]["local_exports"] == str(Path("here").absolute())
+    problem = installation.cli("system", "set", "files1", "--set", "colour=x", "-o", "json")
+    assert "colour" in problem.error()["message"]
+
+
+def test_exports_are_listed(installation: Installation) -> None:
+    installation.snapshot("one")
+    assert "Nothing is exported" in installation.cli("export", "list").err
+    shown = installation.cli("snapshot", "export", "files1/projects@one", "--host", "backup1", "--address", "10.0.0.9")
+    assert shown.code == 0
+    assert "backup1" in installation.cli("export", "list").out
+    assert installation.cli("snapshot", "deport", "files1/projects@one", "--host", "other").code == 0
+    assert installation.cli("export", "list", "-o", "json").json()[0]["address"] == "10.0.0.9"
+    assert installation.cli("snapshot", "deport", "files1/projects@one", "--host", "backup1").code == 0
+    assert installation.cli("export", "list", "-o", "json").json() == []
+    assert "ended" in installation.cli("export", "list", "--ended").out
+
+
+def test_an_export_of_a_real_file_server_says_how_to_mount_it(installation: Installation) -> None:
+    installation.cli("system", "set", "files1", "--unset", "local_exports")
+    installation.snapshot("one")
+    shown = installation.cli("snapshot", "export", "files1/projects@one")
+    assert "mount -t nfs -o ro files1:/projects /mnt" in shown.out
+    assert "127.0.0.1" in installation.cli("export", "list").out

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from snapkeep.catalog.records import SystemRecord
 from snapkeep.catalog.secrets import SecretBox
-from snapkeep.catalog.tables import exports, snapshots, systems
+from snapkeep.catalog.tables import exports, operations, snapshots, systems
 from snapkeep.model.errors import Conflict, NotFound
 
 
@@ -74,13 +74,22 @@ class Systems:
             sealed = (await connection.execute(select(systems.c.secrets).where(systems.c.id == system.id))).scalar_one()
         return {**system.settings, **self._box.open(system.id, sealed)}
 
+    async def change(self, system_id: str, settings: dict[str, Any], secrets: dict[str, str]) -> SystemRecord:
+        """Store other settings and secrets."""
+        sealed = self._box.seal(system_id, secrets)
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                update(systems).where(systems.c.id == system_id).values(settings=settings, secrets=sealed)
+            )
+        return await self.get(system_id)
+
     async def discovered(self, system_id: str, now: datetime) -> None:
         """Note when a discovery last came to its end."""
         async with self._engine.begin() as connection:
             await connection.execute(update(systems).where(systems.c.id == system_id).values(discovered_at=now))
 
     async def dependents(self, system_id: str) -> dict[str, int]:
-        """Count what would be forgotten with the system: our snapshots on it, and exports in force."""
+        """Count what would be forgotten with the system: our snapshots, exports in force, operations under way."""
         async with self._engine.connect() as connection:
             owned = await connection.execute(
                 select(func.count())
@@ -92,7 +101,16 @@ class Systems:
                 .select_from(exports.join(snapshots))
                 .where(snapshots.c.system_id == system_id, exports.c.state != "ended")
             )
-            return {"snapshots": owned.scalar_one(), "exports": opened.scalar_one()}
+            working = await connection.execute(
+                select(func.count())
+                .select_from(operations)
+                .where(operations.c.system_id == system_id, operations.c.ended_at.is_(None))
+            )
+            return {
+                "snapshots made by Snapkeep": owned.scalar_one(),
+                "exports": opened.scalar_one(),
+                "operations under way": working.scalar_one(),
+            }
 
     async def remove(self, system_id: str) -> None:
         """Forget a system with all that is known about it; the system itself is not touched."""

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from snapkeep.model.changes import Change, ChangeOperation
+from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 
 TOP = 10
 _MOST_DIRECTORIES = 10_000
+_WITH_CONTENT = frozenset({ObjectType.FILE, ObjectType.HARD_LINK})
+"""Only these have bytes that a backup would read; the size of a directory is its file system's own business."""
 
 
 class Summary:
@@ -31,7 +33,7 @@ class Summary:
             self.entries += 1
             self._operations[change.operation] += 1
             self._types[change.type] += 1
-            if change.operation is not ChangeOperation.DELETE:
+            if change.operation is not ChangeOperation.DELETE and change.type in _WITH_CONTENT:
                 self._operation_bytes[change.operation] += change.size
             head, slash, _ = change.path.partition(b"/")
             self._directories[head if slash else b"."] += 1

@@ -87,12 +87,15 @@ def diff(
         _write_ndjson(lines) if form == "ndjson" else _write_csv(lines)
         return
     if common.json:
-        page = _first(rest, found, operation, path, limit) if form == "table" else []
-        output.print_json({**found, "entries_shown": page} if page else found)
+        output.print_json(
+            {**found, "entries_shown": _first(rest, found, operation, path, limit)["data"]}
+            if form == "table"
+            else found
+        )
         return
     _print_summary(found)
     if form == "table" and found["entries"]:
-        _print_entries(_first(rest, found, operation, path, limit), found["entries"], snapshot)
+        _print_entries(_first(rest, found, operation, path, limit))
 
 
 def _stored(rest: Any, body: Json) -> Json | None:
@@ -109,11 +112,11 @@ def _filters(operation: list[Operation] | None, path: str | None) -> list[tuple[
     return filters
 
 
-def _first(rest: Any, record: Json, operation: list[Operation] | None, path: str | None, limit: int) -> list[Json]:
+def _first(rest: Any, record: Json, operation: list[Operation] | None, path: str | None, limit: int) -> Json:
     from urllib.parse import urlencode
 
     query = urlencode([*_filters(operation, path), ("limit", str(max(1, min(limit, 10_000))))])
-    return list(rest.request("GET", f"/change-lists/{record['id']}/entries?{query}")["data"])
+    return dict(rest.request("GET", f"/change-lists/{record['id']}/entries?{query}"))
 
 
 def _print_summary(record: Json) -> None:
@@ -121,9 +124,12 @@ def _print_summary(record: Json) -> None:
 
     from snapkeep.cli import output
 
-    begin = record["base"] or "nothing"
+    begin, changes = (
+        record["base"] or "nothing",
+        "1 change" if record["entries"] == 1 else f"{record['entries']:,} changes",
+    )
     output.console.print(
-        f"{output.printable(record['asset'])}: {begin} -> {record['new']}   {record['entries']:,} changes, "
+        f"{output.printable(record['asset'])}: {begin} -> {record['new']}   {changes}, "
         f"{record['state']}, computed by the {record['source']}",
         markup=False,
         soft_wrap=True,
@@ -150,7 +156,7 @@ def _print_summary(record: Json) -> None:
     output.console.print(table)
 
 
-def _print_entries(rows: list[Json], total: int, snapshot: str) -> None:
+def _print_entries(page: Json) -> None:
     from snapkeep.cli import output
 
     output.console.print()
@@ -161,18 +167,14 @@ def _print_entries(rows: list[Json], total: int, snapshot: str) -> None:
             "old_path": _shown_path(row, "old_path") if "old_path" in row else None,
             "size_bytes": row["size"],
         }
-        for row in rows
+        for row in page["data"]
     ]
     columns = [("operation", "OPERATION"), ("type", "TYPE"), ("size_bytes", "SIZE"), ("path", "PATH")]
     if any(row["old_path"] for row in shown):
         columns.append(("old_path", "OLD PATH"))
     output.show(DEFAULT, shown, columns, empty="No entry matches.")
-    if total > len(rows):
-        output.errors.print(
-            f"{total - len(rows):,} more. All of them: snapkeep snapshot diff {snapshot} ... --entries ndjson",
-            markup=False,
-            soft_wrap=True,
-        )
+    if page["next"] is not None:
+        output.errors.print("There are more: use --limit, or --entries ndjson for all of them.", markup=False)
 
 
 def _shown_path(row: Json, key: str) -> str:

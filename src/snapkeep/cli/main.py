@@ -19,6 +19,7 @@ app.command("snapkeep.cli.systems:app", name="system", help="Add, list, check an
 app.command("snapkeep.cli.systems:discover", name="discover", help="Find the assets and snapshots of a system.")
 app.command("snapkeep.cli.assets:app", name="asset", help="List and show what can be protected.")
 app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
+app.command("snapkeep.cli.exports:app", name="export", help="List what is open to backup hosts.")
 app.command("snapkeep.cli.operations:app", name="operation", help="List, show, watch and cancel operations.")
 app.command("snapkeep.cli.systems:plugins", name="plugin", help="List the installed plug-ins.")
 app.command("snapkeep.cli.serve:serve", name="serve", help="Run the server.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,6 +46,20 @@ def show(common: Common, rows: Iterable[Json], columns: Sequence[tuple[str, str]
     print_table(table)
 
 
+def show_findings(findings: Iterable[Json]) -> None:
+    """Print the lines of a check; below one that is not ok, what to do about it."""
+    for finding in findings:
+        outcome = finding["outcome"]
+        line = Text.assemble(
+            (f"{outcome:<8}", _STYLES.get(outcome, "")), f"{finding['check']}: ", printable(finding["message"])
+        )
+        console.print(line, soft_wrap=True)
+        if outcome != "ok" and finding["next_step"]:
+            console.print(
+                Text.assemble("        ", ("Next: ", "bold"), printable(finding["next_step"])), soft_wrap=True
+            )
+
+
 def show_one(common: Common, value: Json, *, hide: Iterable[str] = ()) -> None:
     """Print one thing as lines of name and value, or as JSON."""
     if common.json:
@@ -63,8 +78,11 @@ def print_table(table: Table) -> None:
     """Print; into a pipe or a file without folding, so that a line is a row."""
     if console.is_terminal:
         console.print(table)
-    else:
-        Console(highlight=False, width=10_000, file=sys.stdout).print(table, crop=False)
+        return
+    wide = Console(highlight=False, width=10_000, file=io.StringIO())
+    wide.print(table, crop=False)
+    for line in wide.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        sys.stdout.write(line.rstrip() + "\n")
 
 
 def cell(key: str, value: Any) -> Text:

@@ -17,6 +17,9 @@ def serve(
 ) -> None:
     """Run the server: REST API, operations and upkeep in one process, on SQLite.
 
+    More settings are environment variables: SNAPKEEP_LOG_LEVEL, SNAPKEEP_OPERATION_SECONDS, SNAPKEEP_STALL_SECONDS,
+    SNAPKEEP_OUTAGE_SECONDS; see the reference of settings.
+
     Parameters
     ----------
     data_dir

@@ -17,6 +17,7 @@ def nutanix_files(
     host: str = "127.0.0.1",
     port: int = 9440,
     tls: Annotated[bool, Parameter(name="--tls", negative="--http")] = True,
+    partner_server: str | None = None,
     config: Path | None = None,
     control: Annotated[bool, Parameter(name="--control", negative="--no-control")] = True,
 ) -> None:
@@ -34,6 +35,8 @@ def nutanix_files(
         TCP port; 0 takes a free one.
     tls
         HTTPS with a certificate authority of its own, or HTTP (loopback only).
+    partner_server
+        Name of a partner server of type BACKUP to register on every file server, as exports need one.
     config
         JSON file with file servers, accounts, settings and faults.
     control
@@ -41,4 +44,13 @@ def nutanix_files(
     """
     from snapkeep.simulators.nutanix_files import Options, run
 
-    run(Options(data_dir=data_dir, host=host, port=port, tls=tls, config=config, control=control))
+    options = Options(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        tls=tls,
+        partner_server=partner_server,
+        config=config,
+        control=control,
+    )
+    run(options)

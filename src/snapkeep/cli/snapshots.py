@@ -107,7 +107,8 @@ def export(
     host
         Name of the backup host; default: this machine.
     address
-        Its IP address or host name, as the system sees it; default: 127.0.0.1 for this machine, else the name.
+        Its IP address or host name, as the system sees it; default: the host's name, for this machine the
+        address from which it reaches the system.
     read_write
         Let the host also write to the asset.
     wait
@@ -115,18 +116,19 @@ def export(
     """
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot))
-    here = socket.gethostname()
-    name = host or here
+    name = host or socket.gethostname()
     body = {
-        "host": {"name": name, "address": address or (name if host else "127.0.0.1")},
+        "host": {"name": name, "address": address or host or _own_address(rest, found["system"])},
         "mode": "read-write" if read_write else "read-only",
     }
     operation = rest.request("POST", f"/snapshots/{found['id']}/exports", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Exporting {snapshot}")
     lines = [f"Exported {snapshot} to {name}"]
     for location in operation["result"]["locations"]:
-        source = f"{location['source']} (in it: {location['path']})" if location["source"] else location["path"]
-        lines.append(f"  {location['protocol']}: {source}")
+        lines.append(f"  {location['protocol']}: {_location(location)}")
+        if location["protocol"] == "nfs":
+            options = ",".join(location["options"])
+            lines.append(f"  for instance: mount -t nfs{f' -o {options}' if options else ''} {location['source']} /mnt")
     done(common, operation, "\n".join(lines))
 
 
@@ -241,6 +243,25 @@ def delete(
     operation = rest.request("DELETE", f"/snapshots/{found['id']}")
     operation = follow(common, rest, operation, wait=wait, title=f"Deleting {snapshot}")
     done(common, operation, f"Deleted {snapshot}: {operation['result']['proof']}")
+
+
+def _own_address(rest: Any, system: str) -> str:
+    """Return the address from which this machine reaches a system; nothing is sent. Raises InvalidInput."""
+    settings = rest.request("GET", f"/systems/{system}")["settings"]
+    try:
+        found = socket.getaddrinfo(settings["host"], settings.get("port", 443), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(found[0], socket.SOCK_DGRAM) as probe:
+            probe.connect(found[4])
+            return str(probe.getsockname()[0])
+    except (OSError, KeyError) as error:
+        raise InvalidInput(
+            f"The address of this machine as {system!r} sees it cannot be told: {error}",
+            next_step="Give --address.",
+        ) from error
+
+
+def _location(location: Json) -> str:
+    return f"{location['source']}, there {location['path']}" if location["source"] else str(location["path"])
 
 
 def _existing(rest: Any, reference: Any, common: Common) -> Json:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.settings import plain_settings, secret_settings
 from snapkeep.cli.work import Wait, done, follow
-from snapkeep.model.errors import InvalidInput
 
 app = App(name="system", help="Add, list, check and remove the systems that hold data.")
 plugins = App(name="plugin", help="List the installed plug-ins and what they can do.")
 
 Json = dict[str, Any]
 Pairs = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
-FINDINGS = [("check", "CHECK"), ("outcome", "RESULT"), ("message", "FOUND"), ("next_step", "NEXT STEP")]
 
 
 @app.command
@@ -57,15 +53,14 @@ def add(
 
     rest = common.connect()
     described = rest.request("GET", f"/plugins/{plugin}")
-    settings = _settings(described, set) | _secrets(described, secret_file, secret_env, ask)
+    settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask)
     system = rest.request("POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings})
     findings = rest.request("POST", f"/systems/{name}/check")["data"] if check else []
     if common.json:
         output.print_json({"system": system, "check": findings})
         return
     output.console.print(f"Added system {name}.", markup=False)
-    if findings:
-        output.show(common, findings, FINDINGS, empty="")
+    output.show_findings(findings)
     output.console.print(f"Next: snapkeep discover {name}", markup=False)
 
 
@@ -93,6 +88,48 @@ def show(name: str, /, *, common: Common = DEFAULT) -> None:
     output.show_one(common, common.connect().request("GET", f"/systems/{name}"))
 
 
+@app.command(name="set")
+def change(
+    name: str,
+    /,
+    *,
+    set: Annotated[Pairs, Parameter(name=["--set", "-s"])] = [],  # noqa: B006 - read only
+    unset: Annotated[Pairs, Parameter(name="--unset")] = [],  # noqa: B006
+    secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
+    secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
+    ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
+    common: Common = DEFAULT,
+) -> None:
+    """Change settings or secrets of a system, for instance a new password.
+
+    Parameters
+    ----------
+    name
+        Name of the system.
+    set
+        A setting as NAME=VALUE; repeat it.
+    unset
+        NAME of a setting or secret to take away.
+    secret_file
+        A secret as NAME=FILE: the first line of the file.
+    secret_env
+        A secret as NAME=VARIABLE: taken from the environment.
+    ask
+        NAME of a secret to type in.
+    """
+    from snapkeep.cli import output
+
+    rest = common.connect()
+    plugin = rest.request("GET", f"/plugins/{rest.request('GET', f'/systems/{name}')['plugin']}")
+    settings = plain_settings(plugin, set) | secret_settings(plugin, secret_file, secret_env, ask)
+    settings |= dict.fromkeys(unset)
+    system = rest.request("PATCH", f"/systems/{name}", json={"settings": settings})
+    if common.json:
+        output.print_json(system)
+    else:
+        output.console.print(f"Changed system {name}. Next: snapkeep system check {name}", markup=False)
+
+
 @app.command
 def check(name: str, /, *, common: Common = DEFAULT) -> None:
     """Say whether a system can be used, and exactly what is missing. Changes nothing.
@@ -107,7 +144,10 @@ def check(name: str, /, *, common: Common = DEFAULT) -> None:
     from snapkeep.cli import output
 
     findings = common.connect().request("POST", f"/systems/{name}/check")["data"]
-    output.show(common, findings, FINDINGS, empty="")
+    if common.json:
+        output.print_json(findings)
+    else:
+        output.show_findings(findings)
     if any(finding["outcome"] == "failed" for finding in findings):
         raise SystemExit(1)
 
@@ -194,64 +234,3 @@ def show_plugin(name: str, /, *, common: Common = DEFAULT) -> None:
     columns = [("name", "SETTING"), ("needed", "NEEDED"), ("secret", "SECRET"), ("default", "DEFAULT")]
     output.console.print()
     output.show(common, rows, [*columns, ("description", "MEANING")], empty="")
-
-
-def _settings(plugin: Json, pairs: Iterable[str]) -> Json:
-    """Return settings as the plug-in's schema types them. Raises InvalidInput for a secret on the command line."""
-    settings: Json = {}
-    properties = plugin["settings_schema"]["properties"]
-    for pair in pairs:
-        name, value = _pair(pair, "--set NAME=VALUE")
-        if name in plugin["secret_fields"]:
-            raise InvalidInput(
-                f"{name} is a secret: on the command line other users of this machine could read it",
-                next_step=f"Use --ask {name}, --secret-file {name}=FILE or --secret-env {name}=VARIABLE.",
-            )
-        settings[name] = _typed(value, properties.get(name, {}))
-    return settings
-
-
-def _typed(value: str, schema: Json) -> Any:
-    kinds = {schema.get("type"), *(item.get("type") for item in schema.get("anyOf", ()))}
-    if "boolean" in kinds and value.lower() in {"true", "false", "yes", "no"}:
-        return value.lower() in {"true", "yes"}
-    for kind, convert in (("integer", int), ("number", float)):
-        if kind in kinds:
-            try:
-                return convert(value)
-            except ValueError:
-                return value  # the server says what is wrong with it
-    return value
-
-
-def _secrets(plugin: Json, files: Iterable[str], variables: Iterable[str], asked: Iterable[str]) -> Json:
-    secrets: Json = {}
-    for pair in files:
-        name, path = _pair(pair, "--secret-file NAME=FILE")
-        try:
-            secrets[name] = Path(path).read_text().splitlines()[0]
-        except (OSError, IndexError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"No secret can be read from {path!r}: {error}") from error
-    for pair in variables:
-        name, variable = _pair(pair, "--secret-env NAME=VARIABLE")
-        if variable not in os.environ:
-            raise InvalidInput(f"The environment has no variable {variable!r}")
-        secrets[name] = os.environ[variable]
-    for name in asked:
-        from getpass import getpass
-
-        secrets[name] = getpass(f"{name}: ")
-    unknown = secrets.keys() - set(plugin["secret_fields"])
-    if unknown:
-        raise InvalidInput(
-            f"Not a secret of this plug-in: {', '.join(sorted(unknown))}",
-            next_step=f"Its secrets are: {', '.join(plugin['secret_fields'])}.",
-        )
-    return secrets
-
-
-def _pair(text: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise InvalidInput(f"{text!r} has not the form {form}")
-    return name, value

@@ -64,9 +64,14 @@ async def test_create_waits_until_the_snapshot_is_there(target: Target) -> None:
 
 
 @promise(Capability.CREATE)
-async def test_create_repeated_with_one_request_id_makes_one_snapshot(target: Target) -> None:
-    """Started again with the same name and request id, at once and after the end, it is the same snapshot."""
-    asset, name, request = await target.fresh_asset(), own_name(target), request_id()
+@pytest.mark.parametrize("ours", [True, False], ids=["our-name", "a-persons-name"])
+async def test_create_repeated_with_one_request_id_makes_one_snapshot(target: Target, ours: bool) -> None:
+    """Started again with the same name and request id, at once and after the end, it is the same snapshot.
+
+    A name that a person chose does not show who made it: there the request id alone tells.
+    """
+    asset, request = await target.fresh_asset(), request_id()
+    name = own_name(target) if ours else "before the upgrade"
     async with connected(target) as hand:
         role = played(hand.roles.create)
         await role.start_create(asset, name, request)

@@ -25,6 +25,7 @@ class Connections:
     def __init__(self, systems: Systems) -> None:
         self._systems = systems
         self._open: dict[str, _Open] = {}
+        self._retired: list[_Open] = []
         self._locks: dict[str, asyncio.Lock] = {}
 
     def plugin(self, system: SystemRecord) -> Plugin:
@@ -41,12 +42,13 @@ class Connections:
                 self._open[system.id] = _Open(await context.__aenter__(), context)
             return self._open[system.id].roles
 
-    async def close(self, system_id: str) -> None:
-        """Close the connection to one system, if it is open."""
+    def retire(self, system_id: str) -> None:
+        """Use a new connection from now on; operations under way end on the old one, closed with the process."""
         if found := self._open.pop(system_id, None):
-            await found.context.__aexit__(None, None, None)
+            self._retired.append(found)
 
     async def close_all(self) -> None:
         """Close every connection."""
-        for system_id in list(self._open):
-            await self.close(system_id)
+        while self._retired or self._open:
+            found = self._retired.pop() if self._retired else self._open.popitem()[1]
+            await found.context.__aexit__(None, None, None)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from snapkeep.model.errors import InvalidInput
 from snapkeep.model.snapshots import DEFAULT_PREFIX
@@ -20,6 +20,14 @@ class SystemSettings(BaseModel):
     snapshot_prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$")] = Field(
         default=DEFAULT_PREFIX, description="Owner mark: the names of snapshots made here begin with it."
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _check_paths(cls, value: Any) -> Any:
+        """A relative path would depend on the directory in which the server was started."""
+        if isinstance(value, Path) and not value.is_absolute():
+            raise ValueError("must be an absolute path")
+        return value
 
     @classmethod
     def secret_fields(cls) -> frozenset[str]:

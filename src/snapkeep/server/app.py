@@ -11,6 +11,7 @@ from snapkeep import __version__
 from snapkeep.server import problems, routes_assets, routes_operations, routes_systems
 from snapkeep.server.context import Context, require_token
 from snapkeep.server.datadir import token_digest
+from snapkeep.server.schemas import Problem
 
 DESCRIPTION = """Protect data with the snapshots that storage already has.
 
@@ -36,6 +37,7 @@ def create_app(token: str, open_context: Callable[[], AbstractAsyncContextManage
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        responses={"default": {"model": Problem, "description": "An error, as `application/problem+json`."}},
     )
     app.state.token_digest = token_digest(token)
     problems.install(app)

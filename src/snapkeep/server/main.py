@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 def serve(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises Busy, Conflict or InvalidInput when it cannot start."""
+    os.umask(0o077)  # catalog and engine are for the owner alone, also in a directory that others may enter
     logs.configure(settings.log_format, settings.log_level)
     with claim(settings.data_dir) as directory, _listen(settings) as listener:
         host, port = listener.getsockname()[:2]

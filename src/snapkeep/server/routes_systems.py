@@ -8,7 +8,7 @@ from snapkeep.model.errors import Busy, SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.plugin.registry import get_plugin, plugin_names
 from snapkeep.server.context import Caller, Parts
-from snapkeep.server.schemas import FindingOut, OperationOut, Page, PluginOut, SystemIn, SystemOut
+from snapkeep.server.schemas import FindingOut, OperationOut, Page, PluginOut, SystemChange, SystemIn, SystemOut
 
 router = APIRouter(tags=["systems"])
 
@@ -48,6 +48,18 @@ async def show_system(name: str, parts: Parts) -> SystemOut:
     return SystemOut.of(await parts.catalog.systems.get(name))
 
 
+@router.patch("/systems/{name}")
+async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOut:
+    """Change settings or secrets of a system. Operations under way go on with the old ones."""
+    record = await parts.catalog.systems.get(name)
+    merged = {**await parts.catalog.systems.all_settings(record), **body.settings}
+    wanted = {key: value for key, value in merged.items() if value is not None}
+    plain, secrets = get_plugin(record.plugin).settings.parse(wanted).dump()
+    changed = await parts.catalog.systems.change(record.id, plain, secrets)
+    parts.connections.retire(record.id)
+    return SystemOut.of(changed)
+
+
 @router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)
 async def remove_system(
     name: str,
@@ -59,11 +71,11 @@ async def remove_system(
     left = await parts.catalog.systems.dependents(record.id)
     if any(left.values()) and not force:
         raise Busy(
-            f"On {name!r} there are still {left['snapshots']} snapshots and {left['exports']} exports made by Snapkeep",
-            next_step="Delete and deport them first, or use --force to forget the system and leave them there.",
+            f"On {name!r} there are still " + ", ".join(f"{count} {what}" for what, count in left.items() if count),
+            next_step="Delete, deport or wait for them first; --force forgets the system and leaves them there.",
             left=left,
         )
-    await parts.connections.close(record.id)
+    parts.connections.retire(record.id)
     await parts.catalog.systems.remove(record.id)
 
 

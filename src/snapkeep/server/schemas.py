@@ -49,6 +49,12 @@ class SystemIn(_In):
     settings: dict[str, Any] = Field(description="Settings and secrets, as the plug-in's schema says.")
 
 
+class SystemChange(_In):
+    """Settings to be changed; null takes a setting away. What is not named stays, secrets included."""
+
+    settings: dict[str, Any]
+
+
 class SnapshotIn(_In):
     """A snapshot to be taken."""
 
@@ -89,6 +95,21 @@ class ChangeListIn(_In):
 
     base_id: str | None = Field(default=None, description="Older snapshot; null: everything in the new one.")
     new_id: str = Field(description="Newer snapshot.")
+
+
+class Problem(_Out):
+    """An error: `application/problem+json` (RFC 9457)."""
+
+    type: str = Field(description="`urn:snapkeep:error:` and the code.")
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable; see the reference of errors.")
+    message: str
+    next_step: str = Field(description="What to do about it.")
+    vendor_code: str | None = Field(description="The system's own code.")
+    vendor_message: str | None = Field(description="The system's own reason.")
+    details: dict[str, Any]
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from snapkeep.cli.rest import Rest
 from snapkeep.model.errors import Timeout, Unavailable
 
 START_SECONDS = 30.0
+PARTNER = ("--partner-server", "snapkeep")
+"""What the administrator of a file server registers once, so that it can open shares to backup hosts."""
 STOP_SECONDS = 15.0
 
 
@@ -54,7 +56,7 @@ def running(root: Path) -> Iterator[World]:
     with (
         _child(
             root / "simulator.log",
-            ["simulator", "nutanix-files", "--data-dir", str(root / "simulator"), "--port", "0"],
+            ["simulator", "nutanix-files", "--data-dir", str(root / "simulator"), "--port", "0", *PARTNER],
         ) as simulator,
         _child(root / "server.log", ["serve", "--data-dir", str(root / "server"), "--port", "0"]) as server,
     ):

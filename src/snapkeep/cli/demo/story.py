@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import ssl
+import sys
 import tempfile
 import time
 import urllib.error
@@ -134,7 +135,9 @@ class Story:
 
     def _add(self) -> None:
         simulator = self._world.simulator
-        self._prepare_file_server()
+        path = "/api/files/v4.0/config/file-servers"
+        servers = self._vendor(path)[1]["data"]
+        self._server = f"{path}/{next(item['extId'] for item in servers if item['name'] == 'files1')}"
         settings = {
             "host": "127.0.0.1",
             "port": int(simulator["url"].rpartition(":")[2]),
@@ -152,23 +155,11 @@ class Story:
         self._done = "system files1: HTTPS, certificate verified against the simulator's own CA"
         self._proof = f"check: {len(findings)} of {len(findings)} ok (login, clock, rights, partner server)"
 
-    def _prepare_file_server(self) -> None:
-        """Register the partner server, as the administrator of a file server does once."""
-        path = "/api/files/v4.0/config/file-servers"
-        servers = self._vendor("GET", path)[1]["data"]
-        self._server = f"{path}/{next(item['extId'] for item in servers if item['name'] == 'files1')}"
-        body = {"name": "snapkeep", "vendorName": "Snapkeep", "partnerType": "BACKUP"}
-        self._vendor("POST", f"{self._server}/partner-servers", body)
-        deadline = time.monotonic() + 10
-        while not self._vendor("GET", f"{self._server}/partner-servers")[1].get("data"):
-            _demand(time.monotonic() < deadline, "the simulator did not register the partner server")
-            time.sleep(0.05)
-
     def _discover(self) -> None:
         result = self._operation(self._rest.request("POST", "/systems/files1/discover"))["result"]
         assets = list(self._rest.pages("/assets", system="files1"))
         nested = [item["name"] for item in assets if item["attributes"].get("nested")]
-        listed = self._vendor("GET", f"{self._server}/mount-targets?$limit=100")[1]["data"]
+        listed = self._vendor(f"{self._server}/mount-targets?$limit=100")[1]["data"]
         names = {item["name"] for item in assets if item["kind"] == "share"}
         _demand(names == {item["name"] for item in listed}, "not every share was found")
         self._done = f"{result['assets']} assets; nested share {', '.join(nested)} marked: no snapshots of its own"
@@ -184,7 +175,7 @@ class Story:
         asset = self._rest.asset(SHARE)
         done = self._operation(self._rest.request("POST", f"/assets/{asset['id']}/snapshots", json={}))
         snapshot: Json = self._rest.request("GET", f"/snapshots/{done['result']['snapshot_id']}")
-        status, found = self._vendor("GET", self._vendor_path(snapshot))
+        status, found = self._vendor(self._vendor_path(snapshot))
         _demand(status == 200 and found["data"]["name"] == snapshot["name"], "the file server does not know it")
         self._done = f"snapshot {snapshot['name']}"
         self._proof = "the file server itself shows it under this name"
@@ -224,7 +215,7 @@ class Story:
     def _deport(self) -> None:
         self._operation(self._rest.request("DELETE", f"/exports/{self._export_id}"))
         _demand(not self._path.exists(), "the export is still readable")
-        partners = self._vendor("GET", f"{self._server}/partner-servers")[1]["data"]
+        partners = self._vendor(f"{self._server}/partner-servers")[1]["data"]
         left = (partners[0].get("backupServerConfig") or {}).get("backupClientAccessConfigs") or []
         _demand(not left, f"the partner server still lists {left}")
         self._done = "access taken back"
@@ -241,7 +232,7 @@ class Story:
     def _delete(self) -> None:
         for snapshot in (self._one, self._two):
             self._operation(self._rest.request("DELETE", f"/snapshots/{snapshot['id']}"))
-            status, _ = self._vendor("GET", self._vendor_path(snapshot))
+            status, _ = self._vendor(self._vendor_path(snapshot))
             _demand(status == 404, f"the file server answers {status} for a deleted snapshot")
         self._done = "both snapshots"
         self._proof = "the file server answers 404 for each"
@@ -254,14 +245,12 @@ class Story:
         share = self._rest.request("GET", f"/assets/{snapshot['asset_id']}")["vendor_id"]
         return f"{self._server}/mount-targets/{share}/snapshots/{snapshot['vendor_id']}"
 
-    def _vendor(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
+    def _vendor(self, path: str) -> tuple[int, Json]:
         """Ask the file server itself, past Snapkeep."""
         simulator = self._world.simulator
         request = urllib.request.Request(  # noqa: S310 - the simulator's own address
             simulator["url"] + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"X-ntnx-api-key": simulator["api_key"], "Content-Type": "application/json"},
+            headers={"X-ntnx-api-key": simulator["api_key"]},
         )
         context = ssl.create_default_context(cafile=simulator["ca_file"])
         try:
@@ -293,10 +282,16 @@ def _contents(tree: content.Tree) -> dict[bytes, tuple[str, int, str]]:
     }
 
 
+def _path_hint() -> str:
+    """Return how to reach the command where it is not on PATH, as after `make demo`."""
+    return "" if shutil.which("snapkeep") else f"  PATH={Path(sys.argv[0]).absolute().parent}:$PATH\n"
+
+
 def _stay(world: World) -> None:
     """Leave everything running until Ctrl-C or SIGTERM."""
     output.console.print(
         f"\nSimulator and server are left running. In another terminal:\n\n"
+        f"{_path_hint()}"
         f"  export SNAPKEEP_DATA_DIR={world.server_dir}\n"
         f"  snapkeep asset list\n"
         f"  snapkeep snapshot create files1/projects --name before\n"

@@ -20,6 +20,7 @@ def parse(arguments: list[str] | None = None) -> Options:
     parser.add_argument(
         "--name", dest="names", action="append", default=[], help="another name for the certificate; repeatable"
     )
+    parser.add_argument("--partner-server", metavar="NAME", help="register this partner server on every file server")
     parser.add_argument("--config", type=Path, help="JSON with settings, file_servers, accounts, faults")
     parser.add_argument("--no-control", dest="control", action="store_false", help="do not serve /simulator/v1")
     parser.add_argument(

@@ -6,7 +6,14 @@ import msgspec
 
 from snapkeep.simulators.kit.accounts import Account
 from snapkeep.simulators.kit.faults import Fault
-from snapkeep.simulators.nutanix_files.model import FileServer, MountTargetType, Protocol, Replication, Share
+from snapkeep.simulators.nutanix_files.model import (
+    FileServer,
+    MountTargetType,
+    Partner,
+    Protocol,
+    Replication,
+    Share,
+)
 from snapkeep.simulators.nutanix_files.settings import changed
 from snapkeep.simulators.nutanix_files.state import State, new_id
 
@@ -29,12 +36,21 @@ class NewShare(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     status_type: Literal["AVAILABLE", "UNAVAILABLE"] = msgspec.field(default="AVAILABLE", name="statusType")
 
 
+class NewPartnerServer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A partner server to register, as the administrator of a file server would."""
+
+    name: str
+    vendor_name: str = "Snapkeep"
+    partner_type: Literal["NOTIFICATION", "BACKUP", "MIGRATION"] = "BACKUP"
+
+
 class NewFileServer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A file server to make, with its shares."""
+    """A file server to make, with its shares and partner servers."""
 
     name: str
     fqdn: str | None = None
     shares: list[NewShare] = []
+    partner_servers: list[NewPartnerServer] = []
 
 
 class NewReplication(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -102,7 +118,26 @@ def add_file_server(state: State, new: NewFileServer, *, existing: bool = False)
     for share in new.shares:
         if state.share_named(server.id, share.name) is None:
             add_share(state, server, share)
+    for partner in new.partner_servers:
+        add_partner_server(state, server, partner)
     return server
+
+
+def add_partner_server(state: State, server: FileServer, new: NewPartnerServer) -> None:
+    """Register a partner server, unless the file server has one of this name."""
+    if not 1 <= len(new.name) <= 64:
+        raise ContentError(f"the name of a partner server has 1 to 64 characters: {new.name!r}")
+    if any(each.file_server == server.id and each.name == new.name for each in state.partners.values()):
+        return
+    partner = Partner(
+        id=new_id(),
+        file_server=server.id,
+        name=new.name,
+        vendor_name=new.vendor_name,
+        partner_type=new.partner_type,
+        expiry_in_secs=state.settings.partner_expiry_default,
+    )
+    state.save(partner)
 
 
 def add_share(state: State, server: FileServer, new: NewShare) -> Share:

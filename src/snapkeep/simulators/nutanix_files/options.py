@@ -29,5 +29,8 @@ class Options:
     control: bool = True
     """Whether the control API (``/simulator/v1``) is served."""
 
+    partner_server: str | None = None
+    """Name of a partner server of type BACKUP that every file server gets at the start, if it lacks it."""
+
     default_content: bool = True
     """Whether a fresh data directory gets the default file servers and shares."""

@@ -80,6 +80,10 @@ class World:
             if not self.state.file_servers and self.options.default_content:
                 content.add_default(self.state)
             content.apply(self.state, self._configuration)
+            if self.options.partner_server:
+                for server in list(self.state.file_servers.values()):
+                    wanted = content.NewPartnerServer(name=self.options.partner_server)
+                    content.add_partner_server(self.state, server, wanted)
         for fault in self._configuration.faults:
             self.faults.add(msgspec.structs.replace(fault))
 
