@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
@@ -73,6 +74,8 @@ TYPES = {
     SnapshotKind.REPLICATION: "REPLICATION_SNAPSHOT",
 }
 TOKEN = "x-next-page-token"
+KEPT_SECONDS = 30.0
+"""A connection that was idle for so long is opened anew: the simulator closes it after 75 seconds."""
 QUICK = {"task_seconds": 0.02, "cft_seconds": 0.02}
 
 _numbers = itertools.count(1)
@@ -83,16 +86,27 @@ class Stage:
 
     def __init__(self, simulator: SimulatorProcess) -> None:
         self.simulator = simulator
-        self.api = Api(simulator)
+        self._api = Api(simulator)
         place = urlsplit(simulator.url)
         context = ssl.create_default_context(cafile=simulator.ca_file)
         self._control = http.client.HTTPSConnection(place.hostname or "", place.port, timeout=30, context=context)
+        self._used = time.monotonic()
         self._defaults = {**self.control("GET", "/settings"), **QUICK}
+
+    @property
+    def api(self) -> Api:
+        """A client of the vendor's API, with a new connection: the server closes one that was idle for long."""
+        self._api.close()
+        return self._api
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
         """One call of the simulator's control API."""
+        idle = time.monotonic() - self._used
+        if idle > KEPT_SECONDS:
+            self._control.close()
         self._control.request(method, f"/simulator/v1{path}", None if body is None else json.dumps(body))
         response = self._control.getresponse()
+        self._used = time.monotonic()
         text = response.read().decode()
         assert response.status == 200, f"{method} {path}: {response.status} {text}"
         return json.loads(text)
@@ -105,7 +119,7 @@ class Stage:
 
     def close(self) -> None:
         """Close the connections."""
-        self.api.close()
+        self._api.close()
         self._control.close()
 
 
@@ -117,7 +131,7 @@ class NutanixFilesTarget(Target):
     impatient: ClassVar = {"request_seconds": 0.3, "retry_seconds": 0.4}
 
     def __init__(self, stage: Stage) -> None:
-        self._simulator, self._api, self._control = stage.simulator, stage.api, stage.control
+        self._stage, self._simulator, self._control = stage, stage.simulator, stage.control
         self._lies: list[Lie] = []
         self._closing = ExitStack()
         self._password = secrets.token_urlsafe(12)
@@ -181,7 +195,8 @@ class NutanixFilesTarget(Target):
 
     async def remove_asset(self, asset: Asset) -> None:
         path = f"/config/file-servers/{asset.parent_id}/mount-targets/{asset.id}"
-        assert self._api.wait(self._api.call("DELETE", path))["status"] == "SUCCEEDED"
+        api = self._stage.api
+        assert api.wait(api.call("DELETE", path))["status"] == "SUCCEEDED"
 
     async def many_assets(self, count: int, snapshots: int = 0) -> dict[str, Any]:
         self._long = f"m{next(_numbers)}"
@@ -202,7 +217,7 @@ class NutanixFilesTarget(Target):
 
     async def use(self, roles: Roles, asset: Asset, snapshot: Snapshot) -> None:
         self._control("PATCH", "/settings", {"cft_seconds": 5.0})
-        self._api.compute(f"/config/file-servers/{asset.parent_id}/mount-targets/{asset.id}", snapshot.id)
+        self._stage.api.compute(f"/config/file-servers/{asset.parent_id}/mount-targets/{asset.id}", snapshot.id)
 
     async def many_changes(self, count: int) -> tuple[Asset, Snapshot, Snapshot]:
         asset = await self.fresh_asset()
@@ -307,8 +322,9 @@ class NutanixFilesTarget(Target):
 
     def _partner(self, name: str, kind: str) -> None:
         body = {"name": name, "vendorName": "Snapkeep", "partnerType": kind}
-        made = self._api.call("POST", f"{self._api.server(self._server)}/partner-servers", body)
-        assert self._api.wait(made)["status"] == "SUCCEEDED"
+        api = self._stage.api
+        made = api.call("POST", f"{api.server(self._server)}/partner-servers", body)
+        assert api.wait(made)["status"] == "SUCCEEDED"
 
     async def _found(self, name: str) -> Asset:
         async with super().connect() as roles:
