@@ -59,7 +59,7 @@ class Answer:
         """The server's clock, from the `Date` header."""
         try:
             return email.utils.parsedate_to_datetime(self.headers["date"]).astimezone(UTC)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             return None
 
     def json(self) -> Any:
@@ -70,7 +70,7 @@ class Answer:
         """
         try:
             return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         try:
             return json.loads(self.body.decode("utf-8", "surrogateescape"))
@@ -200,11 +200,11 @@ def _try_again(answer: Answer, message: str) -> Unavailable:
 def _retry_after(answer: Answer) -> float | None:
     """Return the seconds of a Retry-After header in either form (RFC 9110, section 10.2.3)."""
     value = answer.headers.get("retry-after", "")
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         return max(0.0, (email.utils.parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

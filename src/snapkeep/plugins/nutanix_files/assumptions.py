@@ -38,7 +38,8 @@ def next_page_token(headers: Mapping[str, str], metadata: Mapping[str, Any]) -> 
     """Return where changed content goes on: the response header, else `metadata.extraInfo`."""
     if token := headers.get(NEXT_PAGE_TOKEN_HEADER):
         return token
-    for item in metadata.get("extraInfo") or ():
+    extra = metadata.get("extraInfo")
+    for item in extra if isinstance(extra, list) else ():
         if isinstance(item, dict) and item.get("name") == NEXT_PAGE_TOKEN_FIELD and item.get("value"):
             return str(item["value"])
     return None

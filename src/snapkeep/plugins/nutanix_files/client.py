@@ -88,18 +88,22 @@ class NutanixClient:
             totals: set[int | None] = set()
             async for number, items, total in self._one_pass(path, doing, where, order, begin):
                 totals.add(total)
+                if begin and number == begin and total is not None and len(items) != min(PAGE, total - begin * PAGE):
+                    totals.add(None)  # page `first` is not where we thought: begin again
                 fresh = [item for item in items if item.get("extId") not in seen]
                 seen.update(str(item.get("extId")) for item in items)
                 if fresh:
                     yield number, fresh
             if len(totals) <= 1:
                 return
+        raise Incomplete(f"{doing}: the list changed each time while it was read", next_step="Try again later.")
 
     async def _one_pass(
         self, path: str, doing: str, where: str, order: str, number: int
     ) -> AsyncIterator[tuple[int, list[Json], int | None]]:
         """Yield (page number, entities, announced total) from page `number` to the last one."""
         seen: set[str] = set()
+        read = number * PAGE
         while True:
             params = {"$page": str(number), "$limit": str(PAGE)}
             params |= {"$filter": where} if where else {}
@@ -114,13 +118,11 @@ class NutanixClient:
             seen |= ids
             yield number, items, total
             number += 1
-            if total is None:
-                if len(items) < PAGE:
-                    return
-            elif number * PAGE >= total:
+            read += len(items)  # a system may give smaller pages than it was asked for
+            if len(items) < PAGE if total is None else read >= total:
                 return
-            elif not items:
-                raise Incomplete(f"{doing}: the list of {total} ended after {(number - 1) * PAGE}")
+            if not items:
+                raise Incomplete(f"{doing}: the list of {total} ended after {read}")
 
     async def start(
         self, method: str, path: str, *, doing: str, request_id: str, json: Any = None, etag: str | None = None

@@ -48,7 +48,7 @@ def error_from_answer(answer: Answer, doing: str) -> SnapkeepError:
 
 def error_from_task(task: Mapping[str, Any], doing: str) -> SnapkeepError:
     """Return the error for a task that ended FAILED or CANCELED, with the vendor's reason."""
-    code, message, _ = _first_message(task.get("errorMessages") or ())
+    code, message, _ = _first_message(_list(task.get("errorMessages")))
     message = message or str(task.get("legacyErrorMessage") or "") or f"task status {task.get('status')}"
     kind = ERROR_CODES.get(code or "", VendorError)
     return kind(f"{doing} failed", vendor_code=code, vendor_message=message, task=str(task.get("extId", "")))
@@ -65,12 +65,16 @@ def _reason(answer: Answer) -> tuple[str | None, str, Mapping[str, Any]]:
     if isinstance(error, dict):  # SchemaValidationError
         messages = [
             str(item.get("message", ""))
-            for item in error.get("validationErrorMessages") or ()
+            for item in _list(error.get("validationErrorMessages"))
             if isinstance(item, dict)
         ]
         return str(error.get("statusCode") or answer.status), "; ".join(messages) or str(error.get("error", "")), {}
     code, message, arguments = _first_message(error if isinstance(error, list) else ())
     return code or str(answer.status), message or answer.excerpt, arguments
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _first_message(messages: Iterable[Any]) -> tuple[str | None, str, Mapping[str, Any]]:

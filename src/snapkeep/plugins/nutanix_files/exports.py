@@ -107,9 +107,13 @@ class Exports:
         )
 
     async def start_deport(self, export: Export, others: Sequence[Export], request_id: str) -> Ticket:
-        """Remove the entry, unless another export still stands on it; an entry that is gone is success."""
+        """Remove the entry, unless another export still stands on it; an entry that is gone is success.
+
+        Where only read-only exports stay behind a read-write one, the entry becomes read-only again.
+        """
         ticket = {"share": export.asset_id, "address": export.host.address}
-        if any(o.asset_id == export.asset_id and o.host.address == export.host.address for o in others):
+        staying = [o for o in others if o.asset_id == export.asset_id and o.host.address == export.host.address]
+        if staying and (export.mode is AccessMode.READ_ONLY or any(o.mode is AccessMode.READ_WRITE for o in staying)):
             return Ticket({**ticket, "kept": "true"})
         try:
             partner = await self._partner()
@@ -117,7 +121,11 @@ class Exports:
             return Ticket({**ticket, "kept": "true"})
         if not _has_entry(partner.data, export.asset_id, export.host.address):
             return Ticket({**ticket, "kept": "true"})
-        entry = _entry(export.asset_id, export.host.address, export.mode, "REMOVE")
+        if staying:
+            ticket["kept"] = "true"
+            entry = _entry(export.asset_id, export.host.address, AccessMode.READ_ONLY, "ADD")
+        else:
+            entry = _entry(export.asset_id, export.host.address, export.mode, "REMOVE")
         try:
             task = await self._put(entry, doing=f"Deporting from {export.host.name}", request_id=request_id)
         except NotFound:  # the share went away, and the access with it
@@ -126,13 +134,13 @@ class Exports:
 
     async def poll_deport(self, ticket: Ticket) -> Pending | Done:
         """Return `Done` once the partner server no longer shows the entry."""
-        if "kept" in ticket.data:
-            return Done()
         doing = f"Deporting from {ticket['address']}"
+        if "task" not in ticket.data:
+            return Done()
         outcome = await finished(self._client, ticket["task"], doing)
         if isinstance(outcome, Pending):
             return outcome
-        if _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
+        if "kept" not in ticket.data and _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
             raise Unavailable(f"{doing}: the partner server still shows the access that it took away")
         return Done()
 

@@ -70,7 +70,8 @@ def share_asset(data: Mapping[str, Any], file_server_id: str) -> Asset:
         )
         if data.get(theirs) not in (None, "")
     }
-    if secondary := data.get("secondaryProtocol"):
+    secondary = data.get("secondaryProtocol")
+    if isinstance(secondary, list) and secondary:
         attributes["secondary_protocols"] = ",".join(str(item) for item in secondary)
     if parent:
         attributes["nested"] = "true"
@@ -144,12 +145,12 @@ def parse_time(value: object) -> datetime | None:
         return None
     try:
         parsed = datetime.fromisoformat(value)
-    except ValueError:
+        zone = parsed.tzinfo
+        if zone is UTC:  # what a system says; the rest is for the others
+            return parsed
+        return parsed.astimezone(UTC) if zone else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    zone = parsed.tzinfo
-    if zone is UTC:  # what a system says; the rest is for the others
-        return parsed
-    return parsed.astimezone(UTC) if zone else parsed.replace(tzinfo=UTC)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
