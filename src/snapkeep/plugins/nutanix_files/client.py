@@ -88,8 +88,8 @@ class NutanixClient:
             totals: set[int | None] = set()
             async for number, items, total in self._one_pass(path, doing, where, order, begin):
                 totals.add(total)
-                if begin and number == begin and total is not None and len(items) != min(PAGE, total - begin * PAGE):
-                    totals.add(None)  # page `first` is not where we thought: begin again
+                if begin and number == begin and total is not None and len(items) != _full_page(total, begin):
+                    totals.add(None)  # this page does not begin where we thought: begin again
                 fresh = [item for item in items if item.get("extId") not in seen]
                 seen.update(str(item.get("extId")) for item in items)
                 if fresh:
@@ -176,6 +176,11 @@ class NutanixClient:
     async def snapshot_path(self, share_id: str, snapshot_id: str) -> str:
         """Return the path of a snapshot."""
         return f"{await self.share_path(share_id)}/snapshots/{snapshot_id}"
+
+
+def _full_page(total: int, number: int) -> int:
+    """Return how many entities page `number` of a list has, when every page before it was full."""
+    return min(PAGE, max(total - number * PAGE, 0))
 
 
 def odata_string(value: str) -> str:
