@@ -43,7 +43,7 @@ class Common:
     def connect(self) -> Rest:
         """Return the client of the server. Raises Unavailable when none is found."""
         from snapkeep.cli.rest import Rest
-        from snapkeep.server.settings import default_data_dir
+        from snapkeep.server.datadir import default_data_dir
 
         directory = self.data_dir or default_data_dir()
         return Rest(self.url or _address(directory), self._token(directory))

@@ -16,6 +16,11 @@ from pathlib import Path
 from snapkeep.model.errors import Busy, InvalidInput
 
 
+def default_data_dir() -> Path:
+    """Return where data is kept: `$XDG_DATA_HOME/snapkeep`, usually `~/.local/share/snapkeep`."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "snapkeep"
+
+
 @dataclass(frozen=True, slots=True)
 class DataDir:
     """Names of the files in a data directory."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-def default_data_dir() -> Path:
-    """Return where data is kept: `$XDG_DATA_HOME/snapkeep`, usually `~/.local/share/snapkeep`."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "snapkeep"
+from snapkeep.server.datadir import default_data_dir
 
 
 class ServerSettings(BaseSettings):

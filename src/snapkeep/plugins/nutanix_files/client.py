@@ -119,7 +119,7 @@ class NutanixClient:
             yield number, items, total
             number += 1
             read += len(items)  # a system may give smaller pages than it was asked for
-            if len(items) < PAGE if total is None else read >= total:
+            if not items if total is None else read >= total:
                 return
             if not items:
                 raise Incomplete(f"{doing}: the list of {total} ended after {read}")
