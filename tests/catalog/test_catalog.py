@@ -172,3 +172,14 @@ async def test_an_ended_operation_is_never_rewritten(catalog: Catalog) -> None:
     assert (await catalog.operations.get("11")).state == "succeeded"
     with pytest.raises(NotFound):
         await catalog.operations.get("1%")
+
+
+async def test_what_was_deleted_after_a_discovery_saw_it_stays_gone(catalog: Catalog) -> None:
+    system = await add_system(catalog)
+    began = NOW + timedelta(minutes=1)
+    await catalog.inventory.record_batch(system, [share(1)], [snapshot(1, "x"), snapshot(1, "y")], seen_by="o")
+    rows = {item.snapshot.name: item.id for item in await catalog.inventory.snapshots()}
+    await catalog.inventory.snapshot_gone(rows["x"], NOW)
+    await catalog.inventory.snapshot_gone(rows["y"], began + timedelta(seconds=5))
+    await catalog.inventory.record_batch(system, [], [snapshot(1, "x"), snapshot(1, "y")], seen_by="d", since=began)
+    assert [item.snapshot.name for item in await catalog.inventory.snapshots()] == ["x"]

@@ -271,3 +271,25 @@ def test_a_system_that_is_down_fails_with_one_clear_error(installation: Installa
             installation.snapshot()
     finally:
         installation.simulator.start()
+
+
+def test_a_renewal_does_not_bring_back_what_was_deported(installation: Installation) -> None:
+    """The renewal is queued behind the deport of the same export: it must find nothing to renew."""
+    installation.rest.request("DELETE", "/systems/files1")
+    installation.add_system(export_expiry_seconds=5)
+    installation.discover()
+    snapshot = installation.snapshot()
+    body = {"host": {"name": "here", "address": "127.0.0.1"}}
+    done = installation.run("POST", f"/snapshots/{snapshot['id']}/exports", body)
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 4})
+    deport = installation.rest.request("DELETE", f"/exports/{done['result']['export_id']}")
+
+    def renewal() -> object:
+        found = installation.rest.request("GET", "/operations", params={"limit": 10})["data"]
+        return next((item for item in found if item["requester"] == "snapkeep"), None)
+
+    queued = until(renewal)
+    assert installation.rest.wait(deport)["state"] == "succeeded"
+    assert installation.rest.wait(queued)["result"] == {"not_renewed": "deported in the meantime"}
+    assert installation.rest.request("GET", "/exports")["data"] == []
+    assert not (installation.simulator.data_dir / "access" / "127.0.0.1").exists()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, func, or_, select, tuple_, update
+from sqlalchemy import Select, Table, and_, case, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -45,13 +45,17 @@ class Inventory:
         *,
         seen_by: str,
         cursor: str | None = None,
+        since: datetime | None = None,
     ) -> None:
-        """Store what was seen, and how far the operation `seen_by` came, in one transaction."""
+        """Store what was seen, and how far the operation `seen_by` came, in one transaction.
+
+        `since`: when the looking began. What was noted as gone after that stays gone: it was seen before it went.
+        """
         asset_rows = [_asset_row(system_id, asset, seen_by) for asset in found_assets]
         snapshot_rows = [_snapshot_row(system_id, snapshot, seen_by) for snapshot in found_snapshots]
         async with self._engine.begin() as connection:
-            await _upsert(connection, assets, asset_rows)
-            await _upsert(connection, snapshots, snapshot_rows)
+            await _upsert(connection, assets, asset_rows, since)
+            await _upsert(connection, snapshots, snapshot_rows, since)
             if cursor is not None:
                 await connection.execute(
                     update(operations)
@@ -226,7 +230,9 @@ def _snapshot_row(system_id: str, snapshot: Snapshot, seen_by: str) -> dict[str,
     }
 
 
-async def _upsert(connection: AsyncConnection, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+async def _upsert(
+    connection: AsyncConnection, table: Table, rows: Iterable[dict[str, Any]], since: datetime | None
+) -> None:
     """Insert or update by id, with executemany: far faster than one statement with all values."""
     rows = list(rows)
     if not rows:
@@ -240,6 +246,8 @@ async def _upsert(connection: AsyncConnection, table: Table, rows: Iterable[dict
     }
     if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
         changed["owned"] = or_(table.c.owned, statement.excluded.owned)
+    if since is not None:
+        changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
     await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
 

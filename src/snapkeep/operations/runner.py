@@ -95,24 +95,28 @@ class Runner:
             await self._cancelled(run, ticket)
         except SnapkeepError as error:
             await self._failed(run, ticket, error)
-        except Exception as error:
-            log.exception("operation failed unexpectedly", operation=run.operation.id)
-            await self._failed(run, ticket, SnapkeepError(f"{type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001 - no operation may run for ever because of a defect of ours
+            await self._failed(run, ticket, _defect(run, error))
 
     async def _cancelled(self, run: Run, ticket: Ticket | None) -> None:
-        handler = HANDLERS[run.operation.kind]
+        await run.report("cancelling")
+        error = await self._undo(run, ticket)
+        if error is None:
+            await self._end(run.operation, OperationState.CANCELLED)
+            return
+        error = error.with_context("Cancelled, but what was begun could not be undone")
+        await self._end(run.operation, OperationState.FAILED, error=error.to_dict())
+
+    async def _undo(self, run: Run, ticket: Ticket | None) -> SnapkeepError | None:
+        """Undo; return why it could not be done."""
         try:
             async with run.undoing():
-                await run.report("cancelling")
-                await handler.undo(run, ticket)
+                await HANDLERS[run.operation.kind].undo(run, ticket)
         except SnapkeepError as error:
-            await self._end(
-                run.operation,
-                OperationState.FAILED,
-                error=error.with_context("Cancelled, but what was begun could not be undone").to_dict(),
-            )
-        else:
-            await self._end(run.operation, OperationState.CANCELLED)
+            return error
+        except Exception as error:  # noqa: BLE001 - likewise
+            return _defect(run, error)
+        return None
 
     async def _failed(self, run: Run, ticket: Ticket | None, error: SnapkeepError) -> None:
         """Record the failure; where it is not known whether the system did the work, say what may be there."""
@@ -121,15 +125,16 @@ class Runner:
         if run.operation.kind == "create" and unknown:
             data["details"] |= {"may_exist": run.request["name"]}
             data["next_step"] += f" The snapshot {run.request['name']} may exist: `snapkeep discover` will show it."
-        handler = HANDLERS[run.operation.kind]
-        if handler.undone_on_failure:
-            try:
-                async with run.undoing():
-                    await handler.undo(run, ticket)
-            except SnapkeepError as second:
-                data["details"] |= {"not_undone": second.to_dict()}
+        if HANDLERS[run.operation.kind].undone_on_failure and (second := await self._undo(run, ticket)) is not None:
+            data["details"] |= {"not_undone": second.to_dict()}
         await self._end(run.operation, OperationState.FAILED, error=data)
 
     async def _end(self, operation: OperationRecord, state: OperationState, **values: Any) -> None:
         await self._catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
         log.info("operation ended", operation=operation.id, kind=operation.kind, state=state.value)
+
+
+def _defect(run: Run, error: Exception) -> SnapkeepError:
+    """Return the error for a defect of ours: it must not leave an operation running for ever."""
+    log.error("operation failed unexpectedly", operation=run.operation.id, exc_info=error)
+    return SnapkeepError(f"{type(error).__name__}: {error}")

@@ -107,18 +107,22 @@ class Operations:
         mode: AccessMode,
         requester: str,
         *,
-        operation_id: str | None = None,
+        renews: str | None = None,
     ) -> OperationRecord:
-        """Make a snapshot readable on a backup host; repeated, it renews the access."""
+        """Make a snapshot readable on a backup host; repeated, it renews the access.
+
+        `renews`: id of the operation that only renews an export still in force.
+        """
         asset = await self._asset_for(snapshot, Capability.EXPORT)
         require_address(host)
         request = {
             "snapshot_id": snapshot.id,
             "host": {"name": host.name, "address": host.address},
             "mode": mode.value,
+            "renews": renews is not None,
         }
         return await self._on_asset(
-            "export", asset, f"{snapshot.reference} to {host.name}", request, requester, operation_id=operation_id
+            "export", asset, f"{snapshot.reference} to {host.name}", request, requester, operation_id=renews
         )
 
     async def deport(self, export: ExportRecord, requester: str) -> OperationRecord:
@@ -172,9 +176,7 @@ class Operations:
                 known = await self._catalog.operations.get(operation_id)
             except NotFound:
                 snapshot = await self._catalog.inventory.snapshot(record.snapshot_id)
-                await self.export(
-                    snapshot, record.export.host, record.export.mode, "snapkeep", operation_id=operation_id
-                )
+                await self.export(snapshot, record.export.host, record.export.mode, "snapkeep", renews=operation_id)
                 continue
             expires = record.export.expires_at
             if known.state is OperationState.FAILED and expires is not None and expires < now:

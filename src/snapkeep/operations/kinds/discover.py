@@ -49,6 +49,7 @@ class DiscoverHandler(Handler):
                 batch.snapshots,
                 seen_by=operation.id,
                 cursor=batch.cursor,
+                since=operation.started_at,
             )
             await run.check_cancel()
             if batch.complete:

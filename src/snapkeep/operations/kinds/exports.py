@@ -13,6 +13,8 @@ from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.run import Run
 
+_NOT_RENEWED = "not_renewed"
+
 
 class ExportHandler(Handler):
     """Make a snapshot readable on a backup host, or renew that."""
@@ -26,6 +28,10 @@ class ExportHandler(Handler):
         snapshot, role = await run.snapshot(), played((await run.roles()).export, "export")
         asset = await run.catalog.inventory.asset(snapshot.asset_id)
         host, mode = _host(run), AccessMode(run.request["mode"])
+        if run.request.get("renews"):
+            known = await run.catalog.exports.get(export_row_id(snapshot.id, host))
+            if known.state is ExportState.ENDED:
+                return Ticket({_NOT_RENEWED: "deported in the meantime"})
         row = await run.catalog.exports.opening(snapshot.id, host, mode, run.clock.now())
         await run.report(f"opening to {host.name}")
         others = await other_exports(run, row)
@@ -33,6 +39,8 @@ class ExportHandler(Handler):
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait until the system confirms the access."""
+        if _NOT_RENEWED in ticket.data:
+            return {"not_renewed": ticket[_NOT_RENEWED]}
         role = played((await run.roles()).export, "export")
         export = await run.wait("waiting for the access", lambda: role.poll_export(ticket))
         row = export_row_id(run.request["snapshot_id"], _host(run))
