@@ -99,11 +99,7 @@ def rest_page() -> str:
         for method, operation in methods.items():
             tags.setdefault(operation["tags"][0], []).append(route(method.upper(), path, operation))
     parts = [f"## {tag.capitalize()}\n\n" + "\n\n".join(routes) for tag, routes in tags.items()]
-    schemas = {
-        name: schema
-        for name, schema in api["components"]["schemas"].items()
-        if not name.startswith(("Page_", "HTTPValidation", "ValidationError"))
-    }
+    schemas = {name: schema for name, schema in api["components"]["schemas"].items() if not name.startswith("Page_")}
     bodies = "\n\n".join(body(name, schema) for name, schema in sorted(schemas.items()))
     return page(
         "REST API",
@@ -115,8 +111,8 @@ def rest_page() -> str:
         "```console\n"
         '$ curl -H "Authorization: Bearer $(cat ~/.local/share/snapkeep/token)" http://127.0.0.1:8420/v1/systems\n'
         "```",
-        "Any request may be answered with an [error](errors.md), for example 401 without a valid token and 422 when "
-        "the request itself is wrong.",
+        "Any request may be answered with an [error](errors.md) as [Problem](#problem), for example 401 without a "
+        "valid token and 422 when the request itself is wrong.",
         *parts,
         "## Bodies",
         bodies,
@@ -142,7 +138,7 @@ def answers(operation: Json) -> list[str]:
     """Return the good answers of a route as text."""
     found = []
     for status, answer in operation["responses"].items():
-        if status.startswith("4"):
+        if status == "default":  # an error, the same for all routes; the page says so once
             continue
         content = answer.get("content", {})
         kinds = [kind(content["application/json"]["schema"])] if "application/json" in content else []
@@ -182,7 +178,7 @@ def body(name: str, schema: Json) -> str:
     heading = f"### {name}\n\n{sentence(schema.get('description'))}"
     if "enum" in schema:
         return f"{heading}\n\nOne of {', '.join(f'`{value}`' for value in schema['enum'])}."
-    asked = name.endswith("In")
+    asked = name.endswith(("In", "Change"))
     rows = [
         [
             f"`{field}`",
@@ -292,8 +288,8 @@ def errors_page() -> str:
     return page(
         "Errors and exit codes",
         "Every error has a stable `code`, a sentence, and a next step. REST answers "
-        "`application/problem+json` (RFC 9457) with these fields and the system's own reason in `vendor_code` and "
-        "`vendor_message`. The command line prints them and exits with the code's number.",
+        "`application/problem+json` (RFC 9457), a [Problem](rest.md#problem) with the system's own reason in "
+        "`vendor_code` and `vendor_message`. The command line prints them and exits with the code's number.",
         "```console\n$ snapkeep snapshot create files1/archive\n"
         "Error: share 'archive' does not support create: it is a nested share: its files are in the snapshots of "
         "the share that it lies in  [unsupported]\n"

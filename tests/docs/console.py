@@ -24,7 +24,7 @@ class Command:
     @property
     def fails(self) -> bool:
         """Whether the page shows that it fails."""
-        return any(line.startswith("Error:") for line in self.shown)
+        return any(line.startswith(("Error:", "failed  ")) for line in self.shown)
 
 
 def commands(page: str) -> Iterator[Command]:
@@ -49,6 +49,7 @@ _VARIES = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME"),
     (r"\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b", "ID"),
     (r"\b\d+(\.\d+)? (B|KiB|MiB)(?!\w)", "SIZE"),
+    (r'"(size|inode|\w+_ns)":\d+', r'"\1":N'),
     (r"\s+", " "),
 )
 

@@ -25,6 +25,7 @@ from snapkeep.server.app import create_app
 from snapkeep.server.settings import ServerSettings
 from snapkeep.simulators.kit import faults
 from snapkeep.simulators.kit.control import Control
+from snapkeep.simulators.nutanix_files.content import NewFileServer, NewPartnerServer
 from snapkeep.simulators.nutanix_files.control import NutanixControl
 from snapkeep.simulators.nutanix_files.settings import Settings
 
@@ -91,6 +92,13 @@ def routes() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("method", "path"), routes())
 def test_every_route_is_in_the_reference(method: str, path: str) -> None:
     assert f"### `{method} {path}`\n" in page("reference/rest.md")
+
+
+def test_errors_of_every_route_are_problems() -> None:
+    text = page("reference/rest.md")
+    assert "\n### Problem\n" in text
+    assert "HTTPValidationError" not in text
+    assert "| Field | Type | Default | Meaning |" in text[text.index("\n### SystemChange\n") :].partition("\n### ")[2]
 
 
 def test_every_server_setting_is_in_the_reference() -> None:
@@ -185,6 +193,12 @@ def test_the_simulators_page_names_everything() -> None:
         assert f"`{name}`" in text, name
     for action in typing.get_args(faults.Action):
         assert f"| `{action}` |" in text, action
+    arguments = COMMANDS["simulator", "nutanix-files"].assemble_argument_collection(parse_docstring=True)
+    for option in {name for argument in arguments for name in argument.names if name.startswith("--")}:
+        assert re.search(rf"`{option}[ `]", text), option
+    for struct in (NewFileServer, NewPartnerServer):
+        for name in set(struct.__struct_fields__) - {"fqdn"}:
+            assert f"`{name}`" in text, name
     assert 'share = "' in inspect.getsource(NutanixControl.__init__)
     for cls in (Control, NutanixControl):
         source = inspect.getsource(cls.__init__).replace('share + "', '"/file-servers/{server}/shares/{share}')
