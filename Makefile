@@ -19,12 +19,12 @@ help:
 
 install: $(RUN)
 
-$(RUN): pyproject.toml scripts/venv
-	scripts/venv $(VENV) -e .
+$(RUN): pyproject.toml constraints.txt scripts/venv
+	scripts/venv $(VENV) -c constraints.txt -e .
 	@touch $@
 
-$(DEV): pyproject.toml scripts/venv
-	scripts/venv $(VENV) -e '.[dev]'
+$(DEV): pyproject.toml constraints.txt scripts/venv
+	scripts/venv $(VENV) -c constraints.txt -e '.[dev]'
 	@touch $@ $(RUN)
 
 # The vendor's own SDK judges our simulator. Its old pins must not mix with ours.

@@ -61,6 +61,12 @@ class Folders:
         snapshots = [one for asset in assets for one in await asyncio.to_thread(self._snapshots, asset)]
         yield DiscoveryBatch(assets=(HOST, *assets), snapshots=snapshots, cursor=END, complete=True)
 
+    async def exists(self, asset: Asset, snapshot: Snapshot | None = None) -> bool:
+        """Say whether the folder, or this copy of it, is still there."""
+        if snapshot is not None:
+            return snapshot.id in {one.id for one in await asyncio.to_thread(self._snapshots, asset)}
+        return asset.id in {HOST.id, *(one.id for one in await asyncio.to_thread(self._assets))}
+
     async def start_create(self, asset: Asset, name: str, request_id: str) -> Ticket:
         """Copy the folder. Called again after a crash, it finds the copy that this request made."""
         asset.require(Capability.CREATE)

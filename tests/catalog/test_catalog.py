@@ -117,7 +117,9 @@ async def test_discovery_updates_marks_and_revives(catalog: Catalog) -> None:
         await catalog.operations.update(run, state="succeeded", ended_at=later)
     after = later + timedelta(hours=1)
     await inventory.record_batch(system, [share(1)], [], seen_by="d2")
-    assert await inventory.mark_gone(system, not_seen_by="d2", before=after, now=after) == (1, 1)
+    missing = await inventory.unseen(system, not_seen_by="d2", before=after)
+    assert [[item.reference for item in part] for part in missing] == [["s/share002"], ["s/share001@a"]]
+    await inventory.mark_gone([*missing[0], *missing[1]], after)
     assert [item.asset.name for item in await inventory.assets()] == ["share001"]
     await inventory.record_batch(system, [share(2)], [snapshot(1, "a")], seen_by="d3")
     assert len(await inventory.assets()) == 2
@@ -130,7 +132,7 @@ async def test_what_was_recorded_while_a_discovery_ran_is_not_gone(catalog: Cata
     await add_operation(catalog, "create", "create")
     await catalog.inventory.record_batch(system, [share(1)], [], seen_by="discovery")
     await catalog.inventory.record_batch(system, [], [snapshot(1, "fresh")], seen_by="create")
-    assert await catalog.inventory.mark_gone(system, not_seen_by="discovery", before=NOW, now=NOW) == (0, 0)
+    assert await catalog.inventory.unseen(system, not_seen_by="discovery", before=NOW) == ([], [])
 
 
 async def test_ours_stays_ours(catalog: Catalog) -> None:
@@ -178,8 +180,8 @@ async def test_what_was_deleted_after_a_discovery_saw_it_stays_gone(catalog: Cat
     system = await add_system(catalog)
     began = NOW + timedelta(minutes=1)
     await catalog.inventory.record_batch(system, [share(1)], [snapshot(1, "x"), snapshot(1, "y")], seen_by="o")
-    rows = {item.snapshot.name: item.id for item in await catalog.inventory.snapshots()}
-    await catalog.inventory.snapshot_gone(rows["x"], NOW)
-    await catalog.inventory.snapshot_gone(rows["y"], began + timedelta(seconds=5))
+    x, y = await catalog.inventory.snapshots()
+    await catalog.inventory.mark_gone([x], NOW)
+    await catalog.inventory.mark_gone([y], began + timedelta(seconds=5))
     await catalog.inventory.record_batch(system, [], [snapshot(1, "x"), snapshot(1, "y")], seen_by="d", since=began)
     assert [item.snapshot.name for item in await catalog.inventory.snapshots()] == ["x"]

@@ -118,7 +118,7 @@ CASES = {
     "name with a slash": Case("invalid_input", 2, "name", "80", (*SNAPSHOT, "--name", "a/b")),
     "name taken": Case("conflict", 4, "refused", "another name", (*SNAPSHOT, "--name", "a"), three_snapshots),
     "base of another share": Case(
-        *("invalid_input", 2, "no snapshot 'other'", "snapshot list"),
+        *("not_found", 3, "no snapshot 'other'", "snapshot list"),
         ("snapshot", "diff", "files1/projects@b", "--base", "other"),
         three_snapshots,
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.support.installation import Installation
@@ -161,3 +163,43 @@ def test_an_export_of_a_real_file_server_says_how_to_mount_it(installation: Inst
     shown = installation.cli("snapshot", "export", "files1/projects@one")
     assert "mount -t nfs -o ro files1:/projects /mnt" in shown.out
     assert "127.0.0.1" in installation.cli("export", "list").out
+
+
+def test_a_name_that_is_used_again(installation: Installation) -> None:
+    cli = installation.cli
+    for _ in range(2):
+        assert cli("snapshot", "create", "files1/projects", "--name", "nightly").code == 0
+        assert cli("snapshot", "delete", "files1/projects@nightly", "--yes").code == 0
+    assert "gone already" in cli("snapshot", "delete", "files1/projects@nightly", "--yes").out
+    assert cli("snapshot", "create", "files1/projects", "--name", "nightly").code == 0
+    assert cli("snapshot", "show", "files1/projects@nightly", "-o", "json").json()["gone_at"] is None
+    assert cli("snapshot", "export", "files1/projects@nightly").code == 0
+    assert "Deported" in cli("snapshot", "deport", "files1/projects@nightly").out
+    assert cli("snapshot", "create", "files1/projects", "--name", "next").code == 0
+    assert cli("snapshot", "diff", "files1/projects@next", "--base", "nightly").code == 0
+
+
+def test_a_second_name_of_one_host_can_be_deported_by_it(installation: Installation) -> None:
+    installation.snapshot("one")
+    for name in ("first", "second"):
+        assert (
+            installation.cli("snapshot", "export", "files1/projects@one", "--host", name, "--address", "10.0.0.1").code
+            == 0
+        )
+    assert "Deported" in installation.cli("snapshot", "deport", "files1/projects@one", "--host", "second").out
+
+
+def test_output_that_cannot_be_written_and_names_that_are_no_text(installation: Installation) -> None:
+    ran = installation.cli("asset", "show", b"files1/\xff")
+    assert ran.code in {2, 3}
+    assert "Traceback" not in ran.err
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "snapkeep", "asset", "list", "--data-dir", str(installation.server.data_dir)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.support.installation import Installation, installed, until
 
+from snapkeep.simulators.nutanix_files.testing import Api
+
 
 @pytest.fixture(scope="module")
 def running_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
@@ -96,3 +98,45 @@ def test_sigterm_parks_the_work_and_the_next_start_ends_it(own: Installation) ->
     own.server.start()
     assert own.rest.wait(operation)["state"] == "succeeded"
     assert len(own.vendor_snapshots()) == 1
+
+
+def test_a_cancel_after_a_lost_ticket_leaves_no_snapshot(own: Installation) -> None:
+    """Dies after the effect, before the ticket; cancelled while it is down."""
+    fault = {"method": "POST", "route": "/snapshots", "action": "delay", "seconds": 1.5, "after_effect": True}
+    own.simulator.control("POST", "/faults", fault)
+    operation = own.rest.request("POST", f"/assets/{own.asset()['id']}/snapshots", json={})
+    until(own.vendor_snapshots)
+    own.rest.request("POST", f"/operations/{operation['id']}/cancel")
+    kill_and_restart(own)
+    assert own.rest.wait(operation)["state"] == "cancelled"
+    assert own.vendor_snapshots() == []
+
+
+def test_shares_deleted_during_a_resumed_discovery_hide_no_others(own: Installation) -> None:
+    names = [f"s{number:03}" for number in range(220)]
+    for name in names:
+        own.simulator.control("POST", "/file-servers/files1/shares", {"name": name})
+    own.discover()
+    fault = {"method": "GET", "route": "/snapshots", "action": "delay", "seconds": 0.05, "times": None}
+    own.simulator.control("POST", "/faults", fault)
+    operation = own.rest.request("POST", "/systems/files1/discover")
+    until(lambda: (own.rest.request("GET", f"/operations/{operation['id']}")["items"] or 0) > 50)
+    own.server.end(signal.SIGKILL)
+    api = Api(own.simulator)
+    for name in names[:10]:
+        path = api.share(name)
+        api.wait(api.call("DELETE", path, headers=api.etag(path)))
+    api.close()
+    own.server.start()
+    assert own.rest.wait(operation)["result"]["assets_gone"] == 0  # they were there when this one saw them
+    assert {item["name"] for item in own.rest.pages("/assets", system="files1")} >= set(names[10:])
+    assert own.discover()["result"]["assets_gone"] == 10
+    assert {item["name"] for item in own.rest.pages("/assets", system="files1")} >= set(names[10:])
+
+
+def test_a_dead_servers_address_is_not_trusted(own: Installation) -> None:
+    own.server.end(signal.SIGKILL)
+    assert (own.server.data_dir / "server.json").exists()
+    ran = own.cli("asset", "list", "-o", "json")
+    own.server.start()
+    assert (ran.code, ran.error()["code"]) == (13, "unavailable")

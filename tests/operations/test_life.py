@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from tests.support.installation import Installation, until
 
@@ -293,3 +295,112 @@ def test_a_renewal_does_not_bring_back_what_was_deported(installation: Installat
     assert installation.rest.wait(queued)["result"] == {"not_renewed": "deported in the meantime"}
     assert installation.rest.request("GET", "/exports")["data"] == []
     assert not (installation.simulator.data_dir / "access" / "127.0.0.1").exists()
+
+
+def test_one_export_that_cannot_be_renewed_keeps_no_other_from_it(installation: Installation) -> None:
+    installation.rest.request("DELETE", "/systems/files1")
+    installation.add_system(export_expiry_seconds=6)
+    installation.discover()
+    bad, good = installation.snapshot("bad"), installation.snapshot("good", "homes")
+    body = {"host": {"name": "here", "address": "127.0.0.1"}}
+    installation.run("POST", f"/snapshots/{bad['id']}/exports", body)
+    done = installation.run("POST", f"/snapshots/{good['id']}/exports", body)
+    installation.delete_behind_our_back("bad")
+    installation.discover()
+
+    def renewed_and_ended() -> bool:
+        found = {item["snapshot"]: item for item in installation.rest.request("GET", "/exports")["data"]}
+        kept = found["files1/homes@good"]
+        return "files1/projects@bad" not in found and kept["expires_at"] > done["result"]["expires_at"]
+
+    until(renewed_and_ended, 15)
+
+
+def test_a_renewal_is_tried_again_after_an_outage(installation: Installation) -> None:
+    installation.rest.request("DELETE", "/systems/files1")
+    installation.add_system(export_expiry_seconds=14, retry_seconds=0.5)
+    installation.discover()
+    snapshot = installation.snapshot()
+    body = {"host": {"name": "here", "address": "127.0.0.1"}}
+    done = installation.run("POST", f"/snapshots/{snapshot['id']}/exports", body)
+    fault = {"method": "PUT", "action": "status", "status": 503, "times": None}
+    fault_id = installation.simulator.control("POST", "/faults", fault)["id"]
+
+    def failed() -> bool:
+        operations = installation.rest.request("GET", "/operations", params={"limit": 10})["data"]
+        return any(item["requester"] == "snapkeep" and item["state"] == "failed" for item in operations)
+
+    until(failed, 12)
+    installation.simulator.control("DELETE", f"/faults/{fault_id}")
+    until(
+        lambda: installation.rest.request("GET", "/exports")["data"][0]["expires_at"] > done["result"]["expires_at"], 8
+    )
+
+
+def test_a_chosen_name_must_not_look_like_ours(installation: Installation) -> None:
+    with pytest.raises(InvalidInput, match="looks like a name that Snapkeep makes"):
+        installation.snapshot("NB1")
+
+
+def test_what_is_being_deleted_is_not_exported_or_compared(installation: Installation) -> None:
+    snapshot = installation.snapshot()
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 1.5})
+    delete = installation.rest.request("DELETE", f"/snapshots/{snapshot['id']}")
+    with pytest.raises(Busy, match="being deleted"):
+        installation.run(
+            "POST", f"/snapshots/{snapshot['id']}/exports", {"host": {"name": "h", "address": "127.0.0.1"}}
+        )
+    with pytest.raises(Busy, match="being deleted"):
+        installation.run("POST", "/change-lists", {"base_id": None, "new_id": snapshot["id"]})
+    assert installation.rest.wait(delete)["state"] == "succeeded"
+
+
+def test_a_file_from_the_year_1601_breaks_no_diff(installation: Installation) -> None:
+    (installation.live() / "old").write_text("x")
+    os.utime(installation.live() / "old", ns=(-(10**19) // 2, 0))
+    new = installation.snapshot()
+    body = {"base_id": None, "new_id": new["id"]}
+    assert installation.run("POST", "/change-lists", body)["result"]["entries"] >= 1
+
+
+def test_many_exports_at_once_to_one_partner_server(installation: Installation) -> None:
+    shares = [f"share{number}" for number in range(20)]
+    for name in shares:
+        installation.simulator.control("POST", "/file-servers/files1/shares", {"name": name})
+    installation.discover()
+    fault = {"method": "PUT", "action": "delay", "seconds": 0.1, "times": None}
+    installation.simulator.control("POST", "/faults", fault)
+    snapshots = [installation.snapshot("s", name) for name in shares]
+    body = {"host": {"name": "here", "address": "127.0.0.1"}}
+    begun = [
+        installation.rest.request("POST", f"/snapshots/{snapshot['id']}/exports", json=body) for snapshot in snapshots
+    ]
+    assert {installation.rest.wait(operation)["state"] for operation in begun} == {"succeeded"}
+    opened = installation.simulator.data_dir / "access" / "127.0.0.1"
+    assert all((opened / name / ".snapshot" / "s").is_dir() for name in shares)
+
+
+def test_cancel_of_a_create_that_fails_is_no_failure_to_undo(installation: Installation) -> None:
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 1.5})
+    fault = {"action": "task", "task": "fail", "method": "POST", "route": "/snapshots"}
+    installation.simulator.control("POST", "/faults", fault)
+    operation = installation.rest.request("POST", f"/assets/{installation.asset()['id']}/snapshots", json={})
+    until(lambda: installation.rest.request("GET", f"/operations/{operation['id']}")["state"] == "running")
+    installation.rest.request("POST", f"/operations/{operation['id']}/cancel")
+    assert installation.rest.wait(operation)["state"] == "cancelled"
+
+
+def test_a_huge_retry_after_does_not_beat_the_limit_of_an_outage(installation: Installation) -> None:
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 1.0})
+    operation = installation.rest.request("POST", f"/assets/{installation.asset()['id']}/snapshots", json={})
+    until(lambda: "taking" in installation.rest.request("GET", f"/operations/{operation['id']}")["phase"])
+    fault = {"method": "GET", "route": "/tasks/{id}", "action": "status", "status": 503, "retry_after": "100000"}
+    installation.simulator.control("POST", "/faults", {**fault, "times": 1})
+    assert installation.rest.wait(operation)["state"] == "succeeded"
+
+
+def test_a_system_does_not_become_another_one_under_our_exports(installation: Installation) -> None:
+    installation.snapshot()
+    with pytest.raises(Busy, match="file_server"):
+        installation.rest.request("PATCH", "/systems/files1", json={"settings": {"file_server": "files2"}})
+    installation.rest.request("PATCH", "/systems/files1", json={"settings": {"retry_seconds": 2}})

@@ -226,7 +226,7 @@ def test_times_come_through_in_every_zone(moment: datetime, minutes: int) -> Non
         text = moment.astimezone(timezone(timedelta(minutes=minutes))).isoformat()
         assert mapping.parse_time(text) == moment
         wanted = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
-        assert mapping.to_ns(text) == wanted
+        assert mapping.to_ns(text) == (wanted if -(2**63) <= wanted < 2**63 else None)
 
 
 def test_times_as_the_vendor_writes_them() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.support.installation import Installation
+from tests.support.installation import Installation, Server
 
 from snapkeep.server.app import create_app
 
@@ -54,6 +54,9 @@ def test_errors_have_one_form(installation: Installation) -> None:
         ("GET", "/v1/operations/x", None, 404, "not_found"),
         ("GET", "/v1/change-lists/x", None, 404, "not_found"),
         ("GET", "/v1/assets?limit=0", None, 422, "invalid_input"),
+        ("GET", "/v1/assets?after=x", None, 422, "invalid_input"),
+        ("GET", "/v1/snapshots?after=x", None, 422, "invalid_input"),
+        ("GET", "/v1/operations?after=x", None, 422, "invalid_input"),
         ("GET", "/v1/operations?state=asleep", None, 422, "invalid_input"),
         ("POST", "/v1/systems", b"{", 422, "invalid_input"),
         ("POST", "/v1/systems", b"[]", 422, "invalid_input"),
@@ -149,3 +152,53 @@ def test_the_description_is_complete() -> None:
     for path, methods in app.openapi()["paths"].items():
         for method, route in methods.items():
             assert route.get("description"), f"{method} {path} has no description"
+
+
+def test_a_log_of_an_error_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "from snapkeep.server import logs; import structlog; logs.configure('FORM', 'INFO')\n"
+        "def fail(password):\n    raise ValueError('what')\n"
+        "try:\n    fail('CANARY' + '-9')\nexcept ValueError:\n    structlog.get_logger().exception('failed')"
+    )
+    for form in ("text", "json"):
+        ran = subprocess.run(
+            [sys.executable, "-c", code.replace("FORM", form)], capture_output=True, text=True, check=True
+        )
+        assert "ValueError: what" in ran.stderr
+        assert "CANARY-9" not in ran.stderr
+
+
+@pytest.mark.parametrize("key", ["TOP\x0bSECRET", "schl\u00fcssel", "a b"])
+def test_a_secret_that_is_none_is_refused_without_being_shown(installation: Installation, key: str) -> None:
+    body = {"name": "x", "plugin": "nutanix-files", "settings": {"host": "h", "file_server": "f", "api_key": key}}
+    answer = call(installation, "POST", "/v1/systems", token(installation), json=body)
+    assert answer.status_code == 422
+    assert "api_key" in answer.text
+    assert key not in answer.text
+    assert key not in installation.server.log.read_text()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    for name, content, word in (
+        ("secret.key", "", "secret key must be 32 bytes"),
+        ("catalog.sqlite", "x" * 5000, "cannot be used"),
+    ):
+        directory = tmp_path / name.partition(".")[0]
+        directory.mkdir()
+        (directory / name).write_text(content)
+        done = serve("--data-dir", str(directory), "--port", "0")
+        assert done.returncode == 2, done.stderr
+        assert word in done.stderr
+        assert "Next:" in done.stderr
+        assert "Traceback" not in done.stderr
+    wrong = serve("--data-dir", str(tmp_path / "c"), "--port", "99999")
+    assert (wrong.returncode, "port" in wrong.stderr, "Traceback" in wrong.stderr) == (2, True, False)
+
+
+def test_a_strange_data_directory_holds_all_its_files(tmp_path: Path) -> None:
+    directory = tmp_path / "what? 100%"
+    server = Server(directory)
+    server.start()
+    server.close()
+    assert {"catalog.sqlite", "engine.sqlite", "token"} <= {path.name for path in directory.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"what? 100%", "what? 100%.log"}

@@ -59,6 +59,7 @@ class Exports:
         """Record that the system confirmed the export."""
         values = {
             "state": ExportState.ACTIVE.value,
+            "host_name": export.host.name,
             "mode": export.mode.value,
             "locations": [asdict(location) for location in export.locations],
             "expires_at": export.expires_at,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import AssetRecord, SnapshotRecord, asset_from_row, snapshot_from_row
 from snapkeep.catalog.tables import assets, operations, snapshots, systems
 from snapkeep.model.assets import Asset
@@ -66,35 +67,40 @@ class Inventory:
                     )
                 )
 
-    async def mark_gone(self, system_id: str, *, not_seen_by: str, before: datetime, now: datetime) -> tuple[int, int]:
-        """Mark as gone what a complete discovery did not see; return how many assets and snapshots.
+    async def unseen(
+        self, system_id: str, *, not_seen_by: str, before: datetime
+    ) -> tuple[list[AssetRecord], list[SnapshotRecord]]:
+        """Return what exists by the catalog, but was not seen by a complete discovery.
 
-        A snapshot that another operation recorded since `before` (the begin of the discovery) is left alone.
+        What another operation recorded since `before` (the begin of the discovery) is left out.
         """
         recent = select(operations.c.id).where(
             operations.c.system_id == system_id,
             (operations.c.ended_at.is_(None)) | (operations.c.ended_at >= before),
         )
-        counts: list[int] = []
+
+        def missing(table: Table) -> ColumnElement[bool]:
+            return and_(
+                table.c.system_id == system_id,
+                table.c.gone_at.is_(None),
+                table.c.seen_by != not_seen_by,
+                table.c.seen_by.not_in(recent),
+            )
+
+        async with self._engine.connect() as connection:
+            found = await connection.execute(_asset_query().where(missing(assets)))
+            lost = await connection.execute(_snapshot_query().where(missing(snapshots)))
+            return [_asset_record(row) for row in found], [_snapshot_record(row) for row in lost]
+
+    async def mark_gone(self, found: Iterable[AssetRecord | SnapshotRecord], now: datetime) -> None:
+        """Note that these no longer exist."""
+        rows = [(assets if isinstance(item, AssetRecord) else snapshots, item.id) for item in found]
         async with self._engine.begin() as connection:
             for table in (assets, snapshots):
-                result = await connection.execute(
-                    update(table)
-                    .where(
-                        table.c.system_id == system_id,
-                        table.c.gone_at.is_(None),
-                        table.c.seen_by != not_seen_by,
-                        table.c.seen_by.not_in(recent),
-                    )
-                    .values(gone_at=now)
-                )
-                counts.append(result.rowcount)
-        return counts[0], counts[1]
-
-    async def snapshot_gone(self, snapshot_row: str, now: datetime) -> None:
-        """Note that a snapshot no longer exists."""
-        async with self._engine.begin() as connection:
-            await connection.execute(update(snapshots).where(snapshots.c.id == snapshot_row).values(gone_at=now))
+                ids = [{"row": row_id} for kind, row_id in rows if kind is table]
+                if ids:
+                    statement = update(table).where(table.c.id == bindparam("row")).values(gone_at=now)
+                    await connection.execute(statement, ids)
 
     async def counts(self, system_id: str) -> dict[str, int]:
         """Count the assets and snapshots that exist on a system."""
@@ -128,6 +134,7 @@ class Inventory:
         if after:
             query = query.where(_after_row(after, assets, (systems.c.name, assets.c.name)))
         async with self._engine.connect() as connection:
+            await require_cursor(connection, assets, after)
             return [_asset_record(row) for row in await connection.execute(query)]
 
     async def asset(self, row_id: str) -> AssetRecord:
@@ -173,6 +180,7 @@ class Inventory:
         if after:
             query = query.where(_after_row(after, snapshots, order))
         async with self._engine.connect() as connection:
+            await require_cursor(connection, snapshots, after)
             return [_snapshot_record(row) for row in await connection.execute(query)]
 
     async def snapshot(self, row_id: str) -> SnapshotRecord:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import operations
 from snapkeep.model.errors import NotFound
@@ -85,6 +86,7 @@ class Operations:
             last = select(operations.c.created_at, operations.c.id).where(operations.c.id == before)
             query = query.where(tuple_(operations.c.created_at, operations.c.id) < last.scalar_subquery())
         async with self._engine.connect() as connection:
+            await require_cursor(connection, operations, before)
             return [_record(row) for row in await connection.execute(query)]
 
     async def open_ids(self) -> list[str]:

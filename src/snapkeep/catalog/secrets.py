@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -50,16 +51,24 @@ class SecretBox:
 
 def load_key(path: Path) -> bytes:
     """Read the key, or make it at first start: base64, readable by the owner only."""
+    if not path.exists():
+        _make_key(path)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        try:
-            return base64.b64decode(path.read_bytes().strip(), validate=True)
-        except ValueError as error:
-            raise InvalidInput(f"{path} does not hold a key", next_step="Restore it from its backup.") from error
-    with os.fdopen(descriptor, "wb") as file:
-        key = secrets.token_bytes(_KEY)
-        file.write(base64.b64encode(key) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return key
+        return base64.b64decode(path.read_bytes().strip(), validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"{path} does not hold a key", next_step="Restore it from its backup.") from error
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key so that the file is there whole or not at all; one that exists is never replaced."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(_KEY)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()

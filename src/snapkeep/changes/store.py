@@ -89,6 +89,8 @@ async def read_changes(
             position += 1
             if position > after and _wanted(change, operations, types, below):
                 yield position, change
+    if position != record.entries:
+        raise Incomplete(f"Change list {record.id} was removed while it was read")
 
 
 def _wanted(change: Change, operations: frozenset[ChangeOperation], types: frozenset[ObjectType], below: bytes) -> bool:

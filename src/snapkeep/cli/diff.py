@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
-from snapkeep.cli.references import parse_snapshot
+from snapkeep.cli.references import Reference, parse_snapshot
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import InvalidInput
 
@@ -71,12 +71,8 @@ def diff(
         )
     form: Entries = entries or ("none" if common.json else "table")
     new = rest.snapshot(reference, gone=True)
-    old = rest.request("GET", "/snapshots", params={"asset_id": new["asset_id"], "name": base, "gone": True})["data"]
-    if base is not None and len(old) != 1:
-        raise InvalidInput(
-            f"There is no snapshot {base!r} of {new['asset']!r}", next_step="See `snapkeep snapshot list`."
-        )
-    body = {"new_id": new["id"], "base_id": old[0]["id"] if base is not None else None}
+    old = rest.snapshot(Reference(reference.system, reference.asset, base), gone=True) if base else None
+    body = {"new_id": new["id"], "base_id": old["id"] if old else None}
     found = None if again else _stored(rest, body)
     if found is None:
         begun = rest.request("POST", "/change-lists", json=body)

@@ -8,7 +8,7 @@ import sys
 from cyclopts import App
 
 from snapkeep import __version__
-from snapkeep.model.errors import SnapkeepError
+from snapkeep.model.errors import InvalidInput, SnapkeepError
 
 app = App(
     name="snapkeep",
@@ -37,11 +37,23 @@ def main() -> None:
 
         print_error(error, as_json=_wants_json(sys.argv))
         sys.exit(error.exit_code)
+    except UnicodeError as error:
+        sys.stderr.write(f"Error: a name or value cannot be used: {error}\nNext:  Give it in UTF-8.\n")
+        sys.exit(InvalidInput.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left: `snapkeep ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         sys.exit(141)
+    except OSError as error:  # the output cannot be written: disk full, device gone
+        _close_output()
+        sys.stderr.write(f"Error: {error.strerror or error}\n")
+        sys.exit(1)
+
+
+def _close_output() -> None:
+    """Let the interpreter flush into nowhere at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_json(arguments: list[str]) -> bool:

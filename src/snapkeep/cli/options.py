@@ -65,7 +65,11 @@ DEFAULT = Common()
 
 
 def _address(directory: Path) -> str:
+    from snapkeep.server.datadir import is_claimed
+
     try:
+        if not is_claimed(directory):  # what is left there is of a server that died; its port may be a stranger's
+            raise ValueError("no server holds it")
         return str(json.loads((directory / "server.json").read_text())["url"])
     except (OSError, ValueError, KeyError) as error:
         raise Unavailable(

@@ -86,10 +86,13 @@ class Rest:
         raise NotFound(f"System {reference.system!r} has several assets {reference.asset!r}")
 
     def snapshot(self, reference: Reference, *, gone: bool = False) -> Json:
-        """Return the one snapshot of that name. Raises NotFound."""
+        """Return the one snapshot of that name; with `gone`, else the one that went last. Raises NotFound."""
         asset = self.asset(reference)
-        params = {"asset_id": asset["id"], "name": reference.snapshot, "gone": gone}
+        params = {"asset_id": asset["id"], "name": reference.snapshot}
         found = self.request("GET", "/snapshots", params=params)["data"]
+        if not found and gone:
+            past = self.request("GET", "/snapshots", params={**params, "gone": True})["data"]
+            found = sorted(past, key=lambda item: str(item["gone_at"]))[-1:]
         if len(found) == 1:
             return dict(found[0])
         raise NotFound(

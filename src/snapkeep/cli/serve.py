@@ -31,8 +31,16 @@ def serve(
     log_format
         text for people, json for log collectors; default: text.
     """
+    from pydantic import ValidationError
+
+    from snapkeep.model.errors import InvalidInput
     from snapkeep.server.main import serve as run
     from snapkeep.server.settings import ServerSettings
 
     given: dict[str, Any] = {"data_dir": data_dir, "host": host, "port": port, "log_format": log_format}
-    run(ServerSettings(**{key: value for key, value in given.items() if value is not None}))
+    try:
+        settings = ServerSettings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False))
+        raise InvalidInput(f"The settings of the server are not valid: {wrong}") from None
+    run(settings)

@@ -162,7 +162,8 @@ def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, comm
     elif not chosen:
         output.console.print(f"{snapshot} is not exported{f' to {host}' if host else ''}.", markup=False)
     else:
-        output.console.print(f"Deported {snapshot} from {', '.join(item['host'] for item in chosen)}", markup=False)
+        done = "Deported" if wait else "Asked to deport"
+        output.console.print(f"{done} {snapshot} from {', '.join(item['host'] for item in chosen)}", markup=False)
 
 
 @app.command
@@ -283,11 +284,20 @@ def _typed(question: str, expected: str) -> str:
     """Ask a person for a name. Raises InvalidInput where there is no person."""
     if not sys.stdin.isatty():
         raise InvalidInput("This must be confirmed", next_step=f"Add --confirm {expected!r}.")
-    return input(f"{question}\nType the name of the asset ({expected}) to confirm: ").strip()
+    return _ask(f"{question}\nType the name of the asset ({expected}) to confirm: ")
 
 
 def _agree(question: str) -> None:
     if not sys.stdin.isatty():
         raise InvalidInput("This must be confirmed", next_step="Add --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+    if _ask(f"{question} [y/N] ").lower() not in {"y", "yes"}:
         raise SystemExit(1)
+
+
+def _ask(question: str) -> str:
+    """Ask on standard error: standard output may be read by a program."""
+    from snapkeep.cli import output
+
+    sys.stderr.write("\n".join(output.printable(line) for line in question.split("\n")))
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -86,6 +87,23 @@ async def test_a_snapshot_of_the_systems_schedule_is_never_ours(target: Target) 
     await target.foreign_snapshot(asset, own_name(target), SnapshotKind.SCHEDULE)
     async with connected(target) as hand:
         assert [snapshot.owned for snapshot in await hand.snapshots_of(asset)] == [False]
+
+
+@promise(Capability.CREATE, Capability.DELETE)
+async def test_exists_tells_what_is_there_from_what_is_gone(target: Target) -> None:
+    """Asked for one asset or snapshot, the system's own answer counts, not what a list showed."""
+    asset = await target.fresh_asset()
+    never = replace(asset, id=asset.id[:-4] + "0000", name="never-was")
+    async with connected(target) as hand:
+        snapshot = await hand.create(asset)
+        discover = hand.roles.discover
+        assert await discover.exists(asset)
+        assert await discover.exists(asset, snapshot)
+        assert not await discover.exists(never)
+        assert not await discover.exists(never, replace(snapshot, asset_id=never.id))
+        await hand.delete(asset, snapshot)
+        assert await discover.exists(asset)
+        assert not await discover.exists(asset, snapshot)
 
 
 @promise()

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
@@ -40,7 +40,7 @@ class _JsonSerializer(Serializer):
     """JSON, never pickle: what the engine stores can be read by people and cannot run code."""
 
     def serialize(self, data: Any) -> str:
-        return json.dumps(data)
+        return json.dumps(data, default=str)
 
     def deserialize(self, serialized_data: str) -> Any:
         return json.loads(serialized_data)
@@ -53,6 +53,20 @@ class _Registered:
     """The work of this process: DBOS registers functions by name once, so they reach it through here."""
 
     work: Work | None = None
+    tasks: ClassVar[set[asyncio.Task[Any]]] = set()
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[None]:
+        """Note the task of a step, so that closing the engine can park it before what it uses is closed."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a step runs in a task")
+        cls.tasks.add(task)
+        try:
+            yield
+        finally:
+            cls.tasks.discard(task)
 
 
 def _work() -> Work:
@@ -63,12 +77,14 @@ def _work() -> Work:
 
 @DBOS.step(name="start")
 async def _start(operation_id: str) -> dict[str, Any]:
-    return await _work().start(operation_id)
+    with _Registered.running():
+        return await _work().start(operation_id)
 
 
 @DBOS.step(name="finish")
 async def _finish(operation_id: str, started: dict[str, Any]) -> None:
-    await _work().finish(operation_id, started)
+    with _Registered.running():
+        await _work().finish(operation_id, started)
 
 
 @DBOS.workflow(name="operation")
@@ -77,28 +93,34 @@ async def _operation(operation_id: str) -> None:
 
 
 class Engine:
-    """Queues of operations: a limited number at once for each system, exports of one asset one after another."""
+    """Queues of operations: so many at once for each system; for one asset, some kinds one after another."""
 
     async def submit(self, operation_id: str, *, queue: str, key: str) -> None:
         """Put an operation into a queue; doing so again changes nothing."""
         with SetWorkflowID(operation_id), SetEnqueueOptions(queue_partition_key=key):
             await DBOS.enqueue_workflow_async(queue, _operation, operation_id)
 
+    async def has_ended(self, operation_id: str) -> bool:
+        """Say whether the engine has nothing more to do for an operation that it knows."""
+        status = await DBOS.get_workflow_status_async(operation_id)
+        return status is not None and status.status not in {"PENDING", "ENQUEUED", "DELAYED"}
+
 
 OPERATIONS = "operations"
-EXPORTS = "exports"
+ONE_BY_ONE = "one-by-one"
 
 
 @asynccontextmanager
 async def launch(path: Path, work: Work, *, executor_id: str, per_system: int) -> AsyncIterator[Engine]:
     """Run the engine on a SQLite file; unfinished operations of this executor go on at once."""
     logging.getLogger("dbos").setLevel(logging.ERROR)  # it warns of every task that a shutdown parks
-    database = sa.create_engine(f"sqlite:///{path}", pool_size=10, max_overflow=20)
+    url = sa.URL.create("sqlite", database=str(path))
+    database = sa.create_engine(url, pool_size=10, max_overflow=20)
     sa.event.listen(database, "connect", _prepare_sqlite)
     _Registered.work = work
     config = DBOSConfig(
         name="snapkeep",
-        system_database_url=f"sqlite:///{path}",
+        system_database_url=url.render_as_string(hide_password=False),
         system_database_engine=database,
         serializer=_JsonSerializer(),
         executor_id=executor_id,
@@ -109,10 +131,14 @@ async def launch(path: Path, work: Work, *, executor_id: str, per_system: int) -
     try:
         DBOS.launch()  # in the running loop on purpose: DBOS then runs every workflow in it
         await _queue(OPERATIONS, per_system)
-        await _queue(EXPORTS, 1)
+        await _queue(ONE_BY_ONE, 1)
         yield Engine()
     finally:
         await asyncio.to_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
+        parked = list(_Registered.tasks)
+        for task in parked:
+            task.cancel()
+        await asyncio.gather(*parked, return_exceptions=True)
         database.dispose()
         _Registered.work = None
 

@@ -51,6 +51,8 @@ class Run:
         connect: Callable[[], Awaitable[Roles]],
         clock: Clock,
         limits: Limits,
+        *,
+        cancellable: bool,
     ) -> None:
         self.operation = operation
         self.catalog = catalog
@@ -58,7 +60,7 @@ class Run:
         self.limits = limits
         self._connect = connect
         self._deadline = (operation.started_at or clock.now()) + timedelta(seconds=limits.deadline)
-        self._cancellable = True
+        self._cancellable = cancellable
         self._next_look = clock.now()
         self._reported: tuple[str, float | None] = ("", None)
 
@@ -91,9 +93,13 @@ class Run:
 
     async def check_cancel(self) -> None:
         """Raise `Cancelled` when somebody asked for it, Timeout when the deadline has passed. Cheap to call often."""
-        now = self.clock.now()
-        if now >= self._deadline:
+        if self.clock.now() >= self._deadline:
             raise Timeout(f"The operation did not end within {self.limits.deadline:g} s")
+        await self.look_for_cancel()
+
+    async def look_for_cancel(self) -> None:
+        """Raise `Cancelled` when somebody asked for it and it can be taken back."""
+        now = self.clock.now()
         if self._cancellable and now >= self._next_look:
             self._next_look = now + timedelta(seconds=CANCEL_SECONDS)
             if await self.catalog.operations.cancel_requested(self.operation.id):
@@ -118,7 +124,7 @@ class Run:
         outage = Outage(self)
         stalled_since: tuple[float | None, datetime] = (None, self.clock.now())
         while True:
-            await self.check_cancel()
+            await self.look_for_cancel()  # the deadline comes after a poll: what ended long ago is no failure
             try:
                 answer = await poll()
             except Unavailable as error:
@@ -134,6 +140,7 @@ class Run:
                     f"{phase}: the system made no progress for {self.limits.stall:g} s",
                     next_step="Look at the task on the system itself; it may be stuck.",
                 )
+            await self.check_cancel()
             await self.report(phase, answer.progress)
             await self.pause(answer.after)
 
@@ -161,10 +168,11 @@ class Outage:
         """Wait before the next try; raise `error` when the outage is too long."""
         now = self._run.clock.now()
         self._since = self._since or now
-        if now - self._since > timedelta(seconds=self._run.limits.outage):
+        left = self._run.limits.outage - (now - self._since).total_seconds()
+        if left <= 0:
             raise error
         self._tries += 1
         wanted = error.details.get("retry_after")
-        seconds = float(wanted) if wanted is not None else min(30.0, 0.5 * 2 ** min(self._tries, 8))
+        seconds = min(left, float(wanted) if wanted is not None else min(30.0, 0.5 * 2 ** min(self._tries, 8)))
         await self._run.report(f"the system cannot be reached, trying again: {error.message}")
         await self._run.pause(seconds * random.uniform(0.8, 1.2))

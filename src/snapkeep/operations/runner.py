@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -61,7 +62,8 @@ class Runner:
 
         async def begin() -> None:
             nonlocal ticket
-            await run.check_cancel()
+            if operation.started_at is None:  # else first learn what an earlier run did; `finish` sees the cancel
+                await run.check_cancel()
             ticket = await HANDLERS[operation.kind].start(run)
             await self._catalog.operations.update(operation_id, ticket=dict(ticket.data))
 
@@ -85,7 +87,8 @@ class Runner:
         async def connect() -> Any:
             return await self._connections.roles(await self._catalog.systems.get(operation.system_id))
 
-        return Run(operation, self._catalog, connect, self._clock, self._limits)
+        cancellable = HANDLERS[operation.kind].cancellable
+        return Run(operation, self._catalog, connect, self._clock, self._limits, cancellable=cancellable)
 
     async def _guarded(self, run: Run, work: Callable[[], Awaitable[None]], ticket: Ticket | None) -> None:
         """Run `work`; record how it ended otherwise than well. Nothing but the death of the process gets out."""
@@ -130,7 +133,13 @@ class Runner:
         await self._end(run.operation, OperationState.FAILED, error=data)
 
     async def _end(self, operation: OperationRecord, state: OperationState, **values: Any) -> None:
-        await self._catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
+        for attempt in itertools.count():
+            try:
+                await self._catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
+                break
+            except Exception:  # disk full, database locked: the end must be recorded, however long it takes
+                log.exception("the end of an operation cannot be recorded; it is tried again", operation=operation.id)
+                await self._clock.sleep(min(30.0, 0.5 * 2 ** min(attempt, 8)))
         log.info("operation ended", operation=operation.id, kind=operation.kind, state=state.value)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.operations import ended
@@ -20,15 +24,17 @@ from snapkeep.catalog.records import (
     SystemRecord,
 )
 from snapkeep.model.assets import Capability
-from snapkeep.model.errors import Busy, Conflict, NotFound
+from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound, SnapkeepError, Timeout
 from snapkeep.model.exports import AccessMode, BackupHost
-from snapkeep.model.snapshots import DEFAULT_PREFIX, new_snapshot_name
+from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot_name
 from snapkeep.operations import engine as engines
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import HANDLERS, Runner
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
+
+log = structlog.get_logger(__name__)
 
 PER_SYSTEM = 8
 """Operations that run at once on one system."""
@@ -56,6 +62,11 @@ class Operations:
         asset.asset.require(Capability.CREATE)
         system = await self._catalog.systems.get(asset.system_id)
         prefix = str(system.settings.get("snapshot_prefix", DEFAULT_PREFIX))
+        if name is not None and is_owned_name(prefix, name):
+            raise InvalidInput(
+                f"{name!r} looks like a name that Snapkeep makes: {prefix} and digits",
+                next_step="Choose another name, or leave it away.",
+            )
         chosen = name or new_snapshot_name(prefix, self._clock.now())
         request = {"asset_id": asset.id, "name": chosen}
         return await self._on_asset("create", asset, f"{asset.reference}@{chosen}", request, requester)
@@ -139,6 +150,9 @@ class Operations:
         asset.asset.require(Capability.DIFF_FILES)
         require_same_asset(asset.asset, base.snapshot if base else None, new.snapshot)
         require_older(base.snapshot if base else None, new.snapshot)
+        for snapshot in (base, new):
+            if snapshot is not None:
+                await self._refuse_deleted(snapshot)
         request = {"asset_id": asset.id, "base_id": base.id if base else None, "new_id": new.id}
         begin = base.snapshot.name if base else "(nothing)"
         target = f"{asset.reference}: {begin} to {new.snapshot.name}"
@@ -164,23 +178,41 @@ class Operations:
     async def resume_all(self) -> None:
         """Hand every open operation to the engine; those that it knows are not begun again."""
         for operation_id in await self._catalog.operations.open_ids():
-            await self._enqueue(await self._catalog.operations.get(operation_id))
+            if await self._engine.has_ended(operation_id):
+                error = SnapkeepError("The operation ended without a record of how")
+                values = ended(OperationState.FAILED, self._clock.now(), error=error.to_dict())
+                await self._catalog.operations.update(operation_id, **values)
+            else:
+                await self._enqueue(await self._catalog.operations.get(operation_id))
 
     async def refresh_exports(self) -> None:
-        """Renew the exports that are due; end those that expired because renewing them failed."""
+        """Renew the exports that are due. One that cannot be renewed does not keep the others from it."""
         now = self._clock.now()
         for record in await self._catalog.exports.due(now):
-            due = record.export.refresh_at
-            operation_id = str(uuid.uuid5(uuid.UUID(record.id), f"refresh {due}"))
+            try:
+                await self._renew(record, now)
+            except SnapkeepError as error:
+                log.warning("export cannot be renewed", export=record.id, code=error.code, reason=error.message)
+                if record.export.expires_at is not None and record.export.expires_at < now:
+                    await self._catalog.exports.ended(record.id, now)
+
+    async def _renew(self, record: ExportRecord, now: datetime) -> None:
+        """Start the next try to renew, with back-off after failed ones. Raises Timeout once the export has expired."""
+        operation_id = ""
+        for attempt in itertools.count():
+            due = f"refresh {record.export.refresh_at} {attempt}"
+            operation_id = str(uuid.uuid5(uuid.UUID(record.id), due))
             try:
                 known = await self._catalog.operations.get(operation_id)
             except NotFound:
-                snapshot = await self._catalog.inventory.snapshot(record.snapshot_id)
-                await self.export(snapshot, record.export.host, record.export.mode, "snapkeep", renews=operation_id)
-                continue
-            expires = record.export.expires_at
-            if known.state is OperationState.FAILED and expires is not None and expires < now:
-                await self._catalog.exports.ended(record.id, now)
+                break
+            pause = timedelta(seconds=min(60, 2**attempt))
+            if known.ended_at is None or (now < known.ended_at + pause and not _expired(record, now)):
+                return
+        if _expired(record, now):
+            raise Timeout("The export expired before it could be renewed")
+        snapshot = await self._catalog.inventory.snapshot(record.snapshot_id)
+        await self.export(snapshot, record.export.host, record.export.mode, "snapkeep", renews=operation_id)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _asset_for(self, snapshot: SnapshotRecord, capability: Capability) -> AssetRecord:
@@ -188,7 +220,19 @@ class Operations:
         asset.asset.require(capability)
         if snapshot.gone_at is not None:
             raise NotFound(f"{snapshot.reference} no longer exists on the system")
+        if capability is not Capability.DELETE:
+            await self._refuse_deleted(snapshot)
         return asset
+
+    async def _refuse_deleted(self, snapshot: SnapshotRecord) -> None:
+        """Raise Busy while a delete of the snapshot is under way."""
+        for operation in await self._open_operations(snapshot.system_name):
+            if operation.kind == "delete" and operation.request["snapshot_id"] == snapshot.id:
+                raise Busy(
+                    f"{snapshot.reference} is being deleted",
+                    next_step=f"See `snapkeep operation show {operation.id}`; choose another snapshot.",
+                    dependents=[operation.id],
+                )
 
     async def _open_operations(self, system: str) -> list[OperationRecord]:
         states = (OperationState.QUEUED, OperationState.RUNNING)
@@ -235,10 +279,15 @@ class Operations:
         return operation
 
     async def _enqueue(self, operation: OperationRecord) -> None:
-        if operation.kind in {"export", "deport"}:  # one access entry serves all exports of an asset
-            await self._engine.submit(operation.id, queue=engines.EXPORTS, key=operation.request["asset_id"])
+        if operation.kind in {"export", "deport", "delete"}:
+            # One access entry serves all exports of an asset, and what is exported is not deleted: one by one.
+            await self._engine.submit(operation.id, queue=engines.ONE_BY_ONE, key=operation.request["asset_id"])
         else:
             await self._engine.submit(operation.id, queue=engines.OPERATIONS, key=operation.system_id)
+
+
+def _expired(record: ExportRecord, now: datetime) -> bool:
+    return record.export.expires_at is not None and record.export.expires_at < now
 
 
 @asynccontextmanager

@@ -113,6 +113,8 @@ class HttpSession:
         if body is not None:
             request_headers["content-type"] = "application/json"
         deadline = time.monotonic() + self._settings.retry_seconds
+        if self._settings.retry_seconds == 0:
+            return await self._once(method, path, params, request_headers, body)
         async for attempt in stamina.retry_context(
             on=lambda error: _wait_before_retry(error, deadline),
             attempts=None,
@@ -185,6 +187,8 @@ class HttpSession:
             return AuthenticationFailed(
                 f"{self._where} does not speak TLS on this port", next_step="Check the port of the system."
             )
+        if isinstance(error, httpx2.LocalProtocolError):  # its text would show the header, and so the secret in it
+            return InvalidInput("The request cannot be formed: a setting has characters that HTTP does not allow")
         reason = str(error) or type(error).__name__
         return Unavailable(f"{self._where} cannot be reached ({method} {path}): {reason}")
 

@@ -38,6 +38,12 @@ class Discover(Protocol):
         Memory does not grow with the number of assets. An asset that vanishes meanwhile is left out.
         """
 
+    async def exists(self, asset: Asset, snapshot: Snapshot | None = None) -> bool:
+        """Say whether the system still has the asset, or this snapshot of it.
+
+        Asked for what a complete discovery did not see, before it is held to be gone: lists shift while they are read.
+        """
+
 
 class Create(Protocol):
     """Take a snapshot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
@@ -20,6 +20,9 @@ class SystemSettings(BaseModel):
     snapshot_prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$")] = Field(
         default=DEFAULT_PREFIX, description="Owner mark: the names of snapshots made here begin with it."
     )
+
+    identity: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say which system it is: not to be changed while something of ours is on it."""
 
     @field_validator("*", mode="after")
     @classmethod

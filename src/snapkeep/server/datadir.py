@@ -101,6 +101,18 @@ def claim(root: Path) -> Iterator[DataDir]:
                 directory.address.unlink()
 
 
+def is_claimed(root: Path) -> bool:
+    """Say whether a server holds the directory now."""
+    try:
+        with (root / "lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def token_digest(token: str) -> bytes:
     """Return what the server keeps in memory of a token."""
     return hashlib.sha256(token.encode()).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import ipaddress
 import os
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from snapkeep.catalog.catalog import open_catalog
 from snapkeep.catalog.database import sqlite_url
@@ -42,7 +44,8 @@ def serve(settings: ServerSettings) -> None:
     with claim(settings.data_dir) as directory, _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        app = create_app(directory.load_token(), lambda: _open(settings, directory, url))
+        failed: list[Exception] = []
+        app = create_app(directory.load_token(), lambda: _open(settings, directory, url, failed))
         config = uvicorn.Config(
             app,
             lifespan="on",
@@ -51,11 +54,35 @@ def serve(settings: ServerSettings) -> None:
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(SystemExit):  # uvicorn's way to say that the application did not start
+            uvicorn.Server(config).run(sockets=[listener])
+        if failed:
+            raise failed[0]
 
 
 @asynccontextmanager
-async def _open(settings: ServerSettings, directory: DataDir, url: str) -> AsyncIterator[Context]:
+async def _open(
+    settings: ServerSettings, directory: DataDir, url: str, failed: list[Exception]
+) -> AsyncIterator[Context]:
+    """Open everything; why it could not be opened goes to `failed`, as uvicorn would only log it."""
+    try:
+        async with _opened(settings, directory, url) as context:
+            yield context
+    except SQLAlchemyError as error:
+        failed.append(
+            InvalidInput(
+                f"The catalog {directory.catalog} cannot be used: {error.__cause__ or error}",
+                next_step="Restore it from its backup, or choose another --data-dir.",
+            )
+        )
+        raise
+    except Exception as error:
+        failed.append(error)
+        raise
+
+
+@asynccontextmanager
+async def _opened(settings: ServerSettings, directory: DataDir, url: str) -> AsyncIterator[Context]:
     clock = Clock()
     limits = Limits(deadline=settings.operation_seconds, stall=settings.stall_seconds, outage=settings.outage_seconds)
     async with (

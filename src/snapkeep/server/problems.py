@@ -32,6 +32,8 @@ def problem(error: SnapkeepError, status: int | None = None, headers: dict[str, 
         "detail": str(error),
         **error.to_dict(),
     }
+    if data["status"] == 401:  # RFC 9110, section 15.5.2
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
     return JSONResponse(data, data["status"], headers, media_type="application/problem+json")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Query, status
 
+from snapkeep.catalog.records import SystemRecord
 from snapkeep.model.errors import Busy, SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.plugin.registry import get_plugin, plugin_names
@@ -54,10 +55,26 @@ async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOu
     record = await parts.catalog.systems.get(name)
     merged = {**await parts.catalog.systems.all_settings(record), **body.settings}
     wanted = {key: value for key, value in merged.items() if value is not None}
-    plain, secrets = get_plugin(record.plugin).settings.parse(wanted).dump()
+    settings = get_plugin(record.plugin).settings
+    old, new = settings.parse(await parts.catalog.systems.all_settings(record)), settings.parse(wanted)
+    await _refuse_another_system(
+        parts, record, [key for key in settings.identity if getattr(old, key) != getattr(new, key)]
+    )
+    plain, secrets = new.dump()
     changed = await parts.catalog.systems.change(record.id, plain, secrets)
     parts.connections.retire(record.id)
     return SystemOut.of(changed)
+
+
+async def _refuse_another_system(parts: Parts, record: SystemRecord, changed: list[str]) -> None:
+    """Raise Busy when a change would make it another system while something of ours is on this one."""
+    left = await parts.catalog.systems.dependents(record.id)
+    if changed and any(left.values()):
+        raise Busy(
+            f"{', '.join(sorted(changed))} of {record.name!r} cannot be changed: there are still "
+            + ", ".join(f"{count} {what}" for what, count in left.items() if count),
+            next_step="Add the other one as a system of its own, or delete and deport what is there first.",
+        )
 
 
 @router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)
@@ -69,10 +86,10 @@ async def remove_system(
     """Forget a system. What lies on it is not touched."""
     record = await parts.catalog.systems.get(name)
     left = await parts.catalog.systems.dependents(record.id)
-    if any(left.values()) and not force:
+    if left["operations under way"] or (any(left.values()) and not force):
         raise Busy(
             f"On {name!r} there are still " + ", ".join(f"{count} {what}" for what, count in left.items() if count),
-            next_step="Delete, deport or wait for them first; --force forgets the system and leaves them there.",
+            next_step="Cancel operations or wait for their end; delete and deport the rest, or use --force.",
             left=left,
         )
     parts.connections.retire(record.id)

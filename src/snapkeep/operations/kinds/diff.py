@@ -7,10 +7,10 @@ from typing import Any
 
 from snapkeep.catalog.records import ChangeListState
 from snapkeep.changes.store import ChangeListWriter
-from snapkeep.model.errors import Incomplete, SnapkeepError, Unavailable
+from snapkeep.model.errors import Incomplete, Unavailable
 from snapkeep.model.work import ChangeBatch, Pending, Ticket
 from snapkeep.operations.kinds.base import Handler, played
-from snapkeep.operations.run import Outage, Run
+from snapkeep.operations.run import Cancelled, Outage, Run
 from snapkeep.plugin.roles import DiffFiles
 
 SOURCE = "system"
@@ -44,7 +44,9 @@ class DiffHandler(Handler):
         role = played((await run.roles()).diff_files, "diff")
         try:
             writer = await self._fetch(run, role, ticket)
-        except SnapkeepError:
+        except Cancelled:
+            raise
+        except Exception:
             await run.catalog.change_lists.finish(
                 run.operation.id, ChangeListState.INCOMPLETE, run.clock.now(), 0, None
             )

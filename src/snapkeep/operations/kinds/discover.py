@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from snapkeep.model.assets import Asset
 from snapkeep.model.errors import Incomplete, Unavailable
+from snapkeep.model.snapshots import Snapshot
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.run import Outage, Run
+
+AT_ONCE = 8
+"""How many are asked for at the same time."""
 
 
 class DiscoverHandler(Handler):
@@ -57,9 +63,30 @@ class DiscoverHandler(Handler):
         raise Incomplete("The discovery ended before its last batch")
 
     async def _close(self, run: Run) -> dict[str, Any]:
-        system_id, now = run.operation.system_id, run.clock.now()
+        """Note what is gone: what was not seen, and of which the system itself says that it has it no more."""
+        system_id, inventory = run.operation.system_id, run.catalog.inventory
         before = run.operation.started_at or run.operation.created_at
-        gone = await run.catalog.inventory.mark_gone(system_id, not_seen_by=run.operation.id, before=before, now=now)
+        assets, snapshots = await inventory.unseen(system_id, not_seen_by=run.operation.id, before=before)
+        await run.report("asking for what was not seen")
+        gate = asyncio.Semaphore(AT_ONCE)
+        discover = (await run.roles()).discover
+
+        async def exists(asset: Asset, snapshot: Snapshot | None = None) -> bool:
+            async with gate:
+                await run.check_cancel()
+                return await discover.exists(asset, snapshot)
+
+        there = await asyncio.gather(*(exists(record.asset) for record in assets))
+        gone_assets = [record for record, exists_still in zip(assets, there, strict=True) if not exists_still]
+        lost = {record.id for record in gone_assets}
+        owners = {item.asset_id: (await inventory.asset(item.asset_id)).asset for item in snapshots}
+        there = await asyncio.gather(
+            *(exists(owners[item.asset_id], item.snapshot) for item in snapshots if item.asset_id not in lost)
+        )
+        answers = iter(there)
+        gone_snapshots = [item for item in snapshots if item.asset_id in lost or not next(answers)]
+        now = run.clock.now()
+        await inventory.mark_gone([*gone_assets, *gone_snapshots], now)
         await run.catalog.systems.discovered(system_id, now)
-        counts = await run.catalog.inventory.counts(system_id)
-        return {**counts, "assets_gone": gone[0], "snapshots_gone": gone[1]}
+        counts = await inventory.counts(system_id)
+        return {**counts, "assets_gone": len(gone_assets), "snapshots_gone": len(gone_snapshots)}

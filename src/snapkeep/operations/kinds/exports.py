@@ -27,6 +27,8 @@ class ExportHandler(Handler):
         """Record what is to be opened, then ask for it."""
         snapshot, role = await run.snapshot(), played((await run.roles()).export, "export")
         asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        if snapshot.gone_at is not None:
+            raise NotFound(f"{snapshot.reference} no longer exists on the system")
         host, mode = _host(run), AccessMode(run.request["mode"])
         if run.request.get("renews"):
             known = await run.catalog.exports.get(export_row_id(snapshot.id, host))

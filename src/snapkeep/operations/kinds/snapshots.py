@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from snapkeep.model.errors import NotFound
-from snapkeep.model.snapshots import Snapshot
+from snapkeep.model.errors import (
+    AuthenticationFailed,
+    Busy,
+    NotFound,
+    PermissionDenied,
+    SnapkeepError,
+    Timeout,
+    Unavailable,
+)
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.run import Run
@@ -41,11 +48,15 @@ class CreateHandler(Handler):
         roles, asset = await run.roles(), await run.asset()
         creating, deleting = played(roles.create, "create"), played(roles.delete, "delete")
         try:
-            made: Snapshot = await run.wait("cancelling", lambda: creating.poll_create(ticket))
-        except NotFound:
-            return
+            made = await run.wait("cancelling", lambda: creating.poll_create(ticket))
+        except (Unavailable, Timeout, NotFound, PermissionDenied, AuthenticationFailed):
+            raise  # not known whether it was made
+        except SnapkeepError:
+            return  # the system itself says that it was not made
         deletion = await deleting.start_delete(asset.asset, made, run.request_id("undo"))
         await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
+        known = await run.catalog.inventory.snapshots(asset_id=asset.id, name=made.name)
+        await run.catalog.inventory.mark_gone(known, run.clock.now())
 
 
 class DeleteHandler(Handler):
@@ -57,6 +68,8 @@ class DeleteHandler(Handler):
         """Ask for the deletion."""
         snapshot, role = await run.snapshot(), played((await run.roles()).delete, "delete")
         asset = await run.catalog.inventory.asset(snapshot.asset_id)
+        if exports := await run.catalog.exports.find(snapshot_row=snapshot.id):
+            raise Busy(f"{snapshot.reference} was exported meanwhile", dependents=[item.id for item in exports])
         await run.report("asking for the deletion")
         return await role.start_delete(asset.asset, snapshot.snapshot, run.request_id("delete"))
 
@@ -65,7 +78,7 @@ class DeleteHandler(Handler):
         role = played((await run.roles()).delete, "delete")
         await run.wait("deleting", lambda: role.poll_delete(ticket))
         snapshot = await run.snapshot()
-        await run.catalog.inventory.snapshot_gone(snapshot.id, run.clock.now())
+        await run.catalog.inventory.mark_gone([snapshot], run.clock.now())
         return {"deleted": snapshot.reference, "proof": "the system answers that there is no such snapshot"}
 
 

@@ -81,7 +81,7 @@ class NutanixClient:
         """Yield (page number, entities that were not there before) until the list is complete.
 
         Entities that come and go meanwhile move others from page to page, past us: when the announced total changes
-        on the way, the list is read again for those. Raises Incomplete when it does not move on, or ends too early.
+        on the way, the list is read again for those, a few times. Raises Incomplete when it does not move on.
         """
         seen: set[str] = set()
         for begin in (first, *[0] * READ_AGAIN):
@@ -96,7 +96,6 @@ class NutanixClient:
                     yield number, fresh
             if len(totals) <= 1:
                 return
-        raise Incomplete(f"{doing}: the list changed each time while it was read", next_step="Try again later.")
 
     async def _one_pass(
         self, path: str, doing: str, where: str, order: str, number: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from snapkeep.model.assets import Asset, Capability
+from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.errors import InvalidInput, NotFound
 from snapkeep.model.snapshots import Snapshot
 from snapkeep.model.work import DiscoveryBatch
@@ -35,6 +35,19 @@ class Discovery:
             following = page + 1
             yield await self._batch(top, shares, str(following))
         yield DiscoveryBatch(assets=top, cursor=str(following), complete=True)
+
+    async def exists(self, asset: Asset, snapshot: Snapshot | None = None) -> bool:
+        """Ask for the one entity: only 404 says that it is gone."""
+        if asset.kind is AssetKind.FILE_SERVER:
+            return asset.id == (await self._client.file_server()).get("extId")
+        path = await self._client.share_path(asset.id)
+        if snapshot is not None:
+            path = await self._client.snapshot_path(asset.id, snapshot.id)
+        try:
+            await self._client.entity(path, doing=f"Looking for {snapshot.name if snapshot else asset.name!r}")
+        except NotFound:
+            return False
+        return True
 
     async def _batch(self, top: list[Asset], shares: list[Json], cursor: str) -> DiscoveryBatch:
         assets = top + [mapping.share_asset(share, top[0].id) for share in shares]

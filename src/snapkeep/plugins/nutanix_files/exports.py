@@ -43,6 +43,7 @@ class Exports:
     def __init__(self, client: NutanixClient, settings: NutanixFilesSettings) -> None:
         self._client = client
         self._settings = settings
+        self._turn = asyncio.Lock()
 
     async def start_export(
         self,
@@ -145,7 +146,14 @@ class Exports:
         return Done()
 
     async def _put(self, entry: Mapping[str, Any], *, doing: str, request_id: str) -> str:
-        """PUT a delta with the current ETag; when somebody was quicker (412), read again and repeat."""
+        """PUT a delta with the current ETag; when somebody was quicker (412), read again and repeat.
+
+        Ours go one after another, so that they do not use up each other's tries.
+        """
+        async with self._turn:
+            return await self._put_in_turn(entry, doing=doing, request_id=request_id)
+
+    async def _put_in_turn(self, entry: Mapping[str, Any], *, doing: str, request_id: str) -> str:
         for attempt in range(PUT_TRIES):
             partner = await self._partner()
             body: dict[str, Any] = {

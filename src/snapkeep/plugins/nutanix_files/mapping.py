@@ -157,16 +157,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_ns(value: object) -> int | None:
-    """Parse an RFC 3339 time to nanoseconds since 1970 (microsecond precision)."""
+    """Parse an RFC 3339 time to nanoseconds since 1970 (of microsecond precision); None outside of 64 bits."""
     parsed = parse_time(value)
     if parsed is None:
         return None
     age = parsed - _EPOCH
-    return (age.days * 86_400 + age.seconds) * 1_000_000_000 + age.microseconds * 1000
+    found = (age.days * 86_400 + age.seconds) * 1_000_000_000 + age.microseconds * 1000
+    return found if -(2**63) <= found < 2**63 else None
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
 
 def _required(data: Mapping[str, Any], key: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -13,6 +14,8 @@ from snapkeep.plugins.nutanix_files.assumptions import PathForm
 
 class NutanixFilesSettings(HttpsSettings):
     """One file server of one Prism Central. Give username and password, or an API key."""
+
+    identity: ClassVar[frozenset[str]] = frozenset({"file_server", "partner_server"})
 
     host: HostName = Field(description="Name or address of Prism Central.")
     port: int = Field(default=9440, ge=1, le=65535, description="TCP port of Prism Central.")
@@ -41,6 +44,10 @@ class NutanixFilesSettings(HttpsSettings):
 
     @model_validator(mode="after")
     def _check_login(self) -> Self:
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key.get_secret_value()):
+            raise ValueError("api_key has characters that no API key has")
+        if self.username is not None and ":" in self.username:
+            raise ValueError("username cannot have a colon")
         by_password = self.username is not None and self.password is not None
         if by_password == (self.api_key is not None) or (self.username is None) != (self.password is None):
             raise ValueError("give username and password, or api_key")

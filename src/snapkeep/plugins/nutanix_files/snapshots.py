@@ -105,7 +105,7 @@ class Snapshots:
             outcome = await finished(self._client, ticket["task"], doing)
         except NotFound:  # the task is forgotten, but the snapshot is there: this proves nothing
             return Pending(after=POLL_SECONDS)
-        return outcome if isinstance(outcome, Pending) else Pending(after=0.2, progress=1.0)
+        return outcome if isinstance(outcome, Pending) else Pending(after=POLL_SECONDS / 4, progress=1.0)
 
     # -- restore -------------------------------------------------------------------------------------------------
     async def start_restore(self, asset: Asset, snapshot: Snapshot, confirmation: str, request_id: str) -> Ticket:
