@@ -23,6 +23,8 @@ class SystemSettings(BaseModel):
 
     identity: ClassVar[frozenset[str]] = frozenset()
     """Settings that say which system it is: not to be changed while something of ours is on it."""
+    access: ClassVar[frozenset[str]] = frozenset()
+    """Settings by which access is given and taken: not to be changed while something is exported."""
 
     @field_validator("*", mode="after")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Query, status
 
-from snapkeep.catalog.records import SystemRecord
 from snapkeep.model.errors import Busy, SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.plugin.registry import get_plugin, plugin_names
@@ -57,24 +56,19 @@ async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOu
     wanted = {key: value for key, value in merged.items() if value is not None}
     settings = get_plugin(record.plugin).settings
     old, new = settings.parse(await parts.catalog.systems.all_settings(record)), settings.parse(wanted)
-    await _refuse_another_system(
-        parts, record, [key for key in settings.identity if getattr(old, key) != getattr(new, key)]
-    )
-    plain, secrets = new.dump()
-    changed = await parts.catalog.systems.change(record.id, plain, secrets)
-    parts.connections.retire(record.id)
-    return SystemOut.of(changed)
-
-
-async def _refuse_another_system(parts: Parts, record: SystemRecord, changed: list[str]) -> None:
-    """Raise Busy when a change would make it another system while something of ours is on this one."""
+    changed = {key for key in settings.identity | settings.access if getattr(old, key) != getattr(new, key)}
     left = await parts.catalog.systems.dependents(record.id)
+    if not changed & settings.identity:
+        left["snapshots made by Snapkeep"] = 0
     if changed and any(left.values()):
         raise Busy(
-            f"{', '.join(sorted(changed))} of {record.name!r} cannot be changed: there are still "
-            + ", ".join(f"{count} {what}" for what, count in left.items() if count),
-            next_step="Add the other one as a system of its own, or delete and deport what is there first.",
+            f"{', '.join(sorted(changed))} of {name!r} cannot be changed: there are still {_listed(left)}",
+            next_step="Delete and deport what is there first, or add the other one as a system of its own.",
         )
+    plain, secrets = new.dump()
+    stored = await parts.catalog.systems.change(record.id, plain, secrets)
+    parts.connections.retire(record.id)
+    return SystemOut.of(stored)
 
 
 @router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)
@@ -88,7 +82,7 @@ async def remove_system(
     left = await parts.catalog.systems.dependents(record.id)
     if left["operations under way"] or (any(left.values()) and not force):
         raise Busy(
-            f"On {name!r} there are still " + ", ".join(f"{count} {what}" for what, count in left.items() if count),
+            f"On {name!r} there are still {_listed(left)}",
             next_step="Cancel operations or wait for their end; delete and deport the rest, or use --force.",
             left=left,
         )
@@ -114,3 +108,7 @@ async def discover(name: str, parts: Parts, caller: Caller) -> OperationOut:
     """Find the assets and snapshots of a system."""
     record = await parts.catalog.systems.get(name)
     return OperationOut.of(await parts.operations.discover(record, caller))
+
+
+def _listed(left: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in left.items() if count)

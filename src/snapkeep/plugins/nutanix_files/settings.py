@@ -15,7 +15,8 @@ from snapkeep.plugins.nutanix_files.assumptions import PathForm
 class NutanixFilesSettings(HttpsSettings):
     """One file server of one Prism Central. Give username and password, or an API key."""
 
-    identity: ClassVar[frozenset[str]] = frozenset({"file_server", "partner_server"})
+    identity: ClassVar[frozenset[str]] = frozenset({"file_server"})
+    access: ClassVar[frozenset[str]] = frozenset({"partner_server"})
 
     host: HostName = Field(description="Name or address of Prism Central.")
     port: int = Field(default=9440, ge=1, le=65535, description="TCP port of Prism Central.")
