@@ -108,13 +108,20 @@ class HttpSession:
         Raises Unavailable, RateLimited (both when repeating did not help), AuthenticationFailed (TLS),
         InvalidInput (an address that is none).
         """
-        body = None if json is None else msgspec.json.encode(json)
-        request_headers = {"accept": "application/json", **(headers or {})}
-        if body is not None:
-            request_headers["content-type"] = "application/json"
-        deadline = time.monotonic() + self._settings.retry_seconds
+        all_headers = {"accept": "application/json", **(headers or {})}
+        content = None
+        if json is not None:
+            content = msgspec.json.encode(json)
+            all_headers["content-type"] = "application/json"
+        try:
+            request = self._client.build_request(
+                method, path, params=dict(params or {}), headers=all_headers, content=content
+            )
+        except httpx2.InvalidURL as error:
+            raise InvalidInput(f"{self._where} is not a usable address: {error}") from error
         if self._settings.retry_seconds == 0:
-            return await self._once(method, path, params, request_headers, body)
+            return await self._once(request)
+        deadline = time.monotonic() + self._settings.retry_seconds
         async for attempt in stamina.retry_context(
             on=lambda error: _wait_before_retry(error, deadline),
             attempts=None,
@@ -124,57 +131,40 @@ class HttpSession:
             wait_jitter=0.3,
         ):
             with attempt:
-                return await self._once(method, path, params, request_headers, body)
+                return await self._once(request)
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
     def forget_cookies(self) -> None:
         """Drop the session that the system keeps for us, so that the next request logs in again."""
         self._client.cookies.clear()
 
-    async def _once(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str],
-        body: bytes | None,
-    ) -> Answer:
+    async def _once(self, request: httpx2.Request) -> Answer:
+        what = f"{request.method} {request.url.path}"
         try:
             async with asyncio.timeout(self._settings.request_seconds):
-                answer = await self._send(method, path, params, headers, body)
+                answer = await self._send(request)
         except TimeoutError as error:
-            raise Unavailable(
-                f"{self._where} did not answer {method} {path} within {self._settings.request_seconds:g} s"
-            ) from error
-        except httpx2.InvalidURL as error:
-            raise InvalidInput(f"{self._where} is not a usable address: {error}") from error
+            limit = self._settings.request_seconds
+            raise Unavailable(f"{self._where} did not answer {what} within {limit:g} s") from error
         except httpx2.HTTPError as error:
-            raise self._transport_error(error, method, path) from error
+            raise self._transport_error(error, what) from error
         if answer.status in TRY_AGAIN:
-            raise _try_again(answer, f"{self._where} answered {method} {path} with {answer.status}")
+            raise _try_again(answer, f"{self._where} answered {what} with {answer.status}")
         return answer
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str],
-        body: bytes | None,
-    ) -> Answer:
-        async with self._client.stream(
-            method, path, params=dict(params or {}), headers=dict(headers), content=body
-        ) as response:
-            chunks: list[bytes] = []
-            size = 0
+    async def _send(self, request: httpx2.Request) -> Answer:
+        response = await self._client.send(request, stream=True)
+        try:
+            body = bytearray()
             async for chunk in response.aiter_bytes():
-                size += len(chunk)
-                if size > _MAX_BODY:
-                    raise VendorError(f"{self._where} answered {method} {path} with more than {_MAX_BODY} bytes")
-                chunks.append(chunk)
-            return Answer(response.status_code, dict(response.headers), b"".join(chunks))
+                body += chunk
+                if len(body) > _MAX_BODY:
+                    raise VendorError(f"{self._where} answered {request.url.path} with more than {_MAX_BODY} bytes")
+            return Answer(response.status_code, dict(response.headers), bytes(body))
+        finally:
+            await response.aclose()
 
-    def _transport_error(self, error: httpx2.HTTPError, method: str, path: str) -> SnapkeepError:
+    def _transport_error(self, error: httpx2.HTTPError, what: str) -> SnapkeepError:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -190,7 +180,7 @@ class HttpSession:
         if isinstance(error, httpx2.LocalProtocolError):  # its text would show the header, and so the secret in it
             return InvalidInput("The request cannot be formed: a setting has characters that HTTP does not allow")
         reason = str(error) or type(error).__name__
-        return Unavailable(f"{self._where} cannot be reached ({method} {path}): {reason}")
+        return Unavailable(f"{self._where} cannot be reached ({what}): {reason}")
 
 
 def _try_again(answer: Answer, message: str) -> Unavailable:
