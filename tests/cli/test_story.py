@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from tests.support.installation import Installation
+from tests.support.installation import Installation, until
 
 
 def test_the_main_job(installation: Installation, tmp_path: Path) -> None:
@@ -203,3 +206,37 @@ def test_output_that_cannot_be_written_and_names_that_are_no_text(installation: 
         )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
+
+
+def test_leaving_a_wait_says_how_to_go_on(installation: Installation) -> None:
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 4})
+    command = [sys.executable, "-m", "snapkeep", "snapshot", "create", "files1/projects"]
+    environment = os.environ | {"SNAPKEEP_DATA_DIR": str(installation.server.data_dir)}
+    waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    until(lambda: installation.rest.request("GET", "/operations", params={"limit": 1})["data"][0]["kind"] == "create")
+    time.sleep(0.3)
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=10)
+    assert waiting.returncode == 130
+    [operation] = installation.rest.request("GET", "/operations", params={"limit": 1})["data"]
+    assert f"snapkeep operation watch {operation['id'][:8]}" in said
+    assert installation.rest.wait(operation)["state"] == "succeeded"
+
+
+def test_a_base_may_be_given_by_its_whole_name(installation: Installation) -> None:
+    installation.snapshot("one")
+    installation.snapshot("two")
+    whole = installation.cli("snapshot", "diff", "files1/projects@two", "--base", "files1/projects@one", "-o", "json")
+    assert whole.json()["base"] == "one"
+
+
+def test_a_failed_check_says_how_to_correct_the_system(installation: Installation) -> None:
+    wrong = {key: value for key, value in installation.settings(file_server="nope").items() if key != "password"}
+    options = [part for name, value in wrong.items() for part in ("--set", f"{name}={value}")]
+    secret = {"PASSWORD": installation.simulator.password}
+    ran = installation.cli(
+        *("system", "add", "other", "--plugin", "nutanix-files", *options, "--secret-env", "password=PASSWORD"),
+        env=secret,
+    )
+    assert "snapkeep system set other" in ran.out
+    assert "discover" not in ran.out

@@ -45,7 +45,10 @@ class Systems:
                     )
                 )
         except IntegrityError as error:
-            raise Conflict(f"There is a system {name!r} already") from error
+            raise Conflict(
+                f"There is a system {name!r} already",
+                next_step=f"Choose another name, or change it with `snapkeep system set {name}`.",
+            ) from error
         return await self.get(name)
 
     async def find(self) -> list[SystemRecord]:

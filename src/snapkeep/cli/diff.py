@@ -71,6 +71,8 @@ def diff(
         )
     form: Entries = entries or ("none" if common.json else "table")
     new = rest.snapshot(reference, gone=True)
+    if base is not None:  # the whole name is what other commands print: take it too
+        base = base.removeprefix(f"{reference.system}/{reference.asset}@")
     old = rest.snapshot(Reference(reference.system, reference.asset, base), gone=True) if base else None
     body = {"new_id": new["id"], "base_id": old["id"] if old else None}
     found = None if again else _stored(rest, body)

@@ -158,6 +158,16 @@ def progress(common: Common, title: str) -> Iterator[Callable[[Json], None]]:
         yield seen
 
 
+@contextmanager
+def busy(common: Common, title: str) -> Iterator[None]:
+    """Show a sign of life on standard error, where a person looks on."""
+    if common.json or not errors.is_terminal:
+        yield
+        return
+    with errors.status(title):
+        yield
+
+
 def print_error(error: SnapkeepError, *, as_json: bool) -> None:
     """Print an error with its next step, on standard error."""
     if as_json:

@@ -16,6 +16,10 @@ POLL_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 """How often a running operation is read: soon at first, then every half second."""
 
 
+class ServerUnavailable(Unavailable):
+    """Snapkeep's own server does not answer (not a system behind it)."""
+
+
 class Rest:
     """A server of Snapkeep."""
 
@@ -114,8 +118,8 @@ class Rest:
             raise SnapkeepError.from_dict(operation["error"] or {})
         return operation
 
-    def _unreachable(self, error: Exception) -> Unavailable:
-        return Unavailable(
+    def _unreachable(self, error: Exception) -> ServerUnavailable:
+        return ServerUnavailable(
             f"The server at {self.url} does not answer: {error}",
             next_step="Start it with `snapkeep serve`, or give the right address with --url.",
         )

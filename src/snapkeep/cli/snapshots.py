@@ -14,7 +14,7 @@ from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput, NotFound
 
 app = App(name="snapshot", help="Take, list, compare, export, restore and delete snapshots.")
-app.command("snapkeep.cli.diff:diff", name="diff")
+app.command("snapkeep.cli.diff:diff", name="diff", help="Say what changed up to a snapshot.")
 
 Json = dict[str, Any]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -300,4 +300,8 @@ def _ask(question: str) -> str:
 
     sys.stderr.write("\n".join(output.printable(line) for line in question.split("\n")))
     sys.stderr.flush()
-    return sys.stdin.readline().strip()
+    try:
+        return sys.stdin.readline().strip()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        raise

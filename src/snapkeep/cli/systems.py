@@ -55,13 +55,20 @@ def add(
     described = rest.request("GET", f"/plugins/{plugin}")
     settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask)
     system = rest.request("POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings})
-    findings = rest.request("POST", f"/systems/{name}/check")["data"] if check else []
+    with output.busy(common, f"Checking {name}"):
+        findings = rest.request("POST", f"/systems/{name}/check")["data"] if check else []
     if common.json:
         output.print_json({"system": system, "check": findings})
         return
     output.console.print(f"Added system {name}.", markup=False)
     output.show_findings(findings)
-    output.console.print(f"Next: snapkeep discover {name}", markup=False)
+    if any(finding["outcome"] == "failed" for finding in findings):
+        correct = (
+            f"snapkeep system set {name} --set NAME=VALUE (or --ask, --secret-file), then snapkeep system check {name}"
+        )
+        output.console.print(f"Correct what failed: {correct}", markup=False, soft_wrap=True)
+    else:
+        output.console.print(f"Next: snapkeep discover {name}", markup=False)
 
 
 @app.command(name="list")
@@ -143,7 +150,8 @@ def check(name: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    findings = common.connect().request("POST", f"/systems/{name}/check")["data"]
+    with output.busy(common, f"Checking {name}"):
+        findings = common.connect().request("POST", f"/systems/{name}/check")["data"]
     if common.json:
         output.print_json(findings)
     else:

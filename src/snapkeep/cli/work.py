@@ -17,6 +17,7 @@ CANCELLED = 17
 def follow(common: Common, rest: Any, operation: Json, *, wait: bool, title: str) -> Json:
     """Wait for the operation's end unless told otherwise; return its last reading. Exits when it was cancelled."""
     from snapkeep.cli import output
+    from snapkeep.cli.rest import ServerUnavailable
 
     if not wait:
         if common.json:
@@ -26,8 +27,19 @@ def follow(common: Common, rest: Any, operation: Json, *, wait: bool, title: str
                 f"{operation['kind']} {operation['target']}: operation {operation['id']}", markup=False
             )
         raise SystemExit(0)
-    with output.progress(common, title) as seen:
-        operation = rest.wait(operation, seen)
+    begin = operation["id"][:8]
+    goes_on = (
+        f"Operation {begin} goes on in the server. Follow it: snapkeep operation watch {begin}; "
+        f"end it: snapkeep operation cancel {begin}"
+    )
+    try:
+        with output.progress(common, title) as seen:
+            operation = rest.wait(operation, seen)
+    except KeyboardInterrupt:
+        output.errors.print(goes_on, markup=False, soft_wrap=True)
+        raise
+    except ServerUnavailable as error:
+        raise type(error)(error.message, next_step=f"{error.next_step} {goes_on}.") from error
     if operation["state"] == "cancelled":
         if common.json:
             output.print_json(operation)

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from snapkeep.model.errors import InvalidInput
 from snapkeep.model.snapshots import DEFAULT_PREFIX
 
+_WORDS = {"extra_forbidden": "there is no such setting", "missing": "this setting is needed"}
+
 
 class SystemSettings(BaseModel):
     """Base of the settings of every plug-in. A field of type `SecretStr` is stored encrypted, never returned."""
@@ -18,7 +20,8 @@ class SystemSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, hide_input_in_errors=True)
 
     snapshot_prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,19}$")] = Field(
-        default=DEFAULT_PREFIX, description="Owner mark: the names of snapshots made here begin with it."
+        default=DEFAULT_PREFIX,
+        description="Owner mark: the names that Snapkeep gives to snapshots begin with it, then digits.",
     )
 
     identity: ClassVar[frozenset[str]] = frozenset()
@@ -46,10 +49,16 @@ class SystemSettings(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             problems = [
-                f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg'].removeprefix('Value error, ')}"
+                f"{'.'.join(map(str, item['loc'])) or 'together'}: {_WORDS.get(item['type'], item['msg'])}".replace(
+                    "Value error, ", ""
+                )
                 for item in error.errors(include_url=False, include_input=False, include_context=False)
             ]
-            raise InvalidInput("The settings are not valid: " + "; ".join(problems), fields=problems) from None
+            raise InvalidInput(
+                "The settings are not valid: " + "; ".join(problems),
+                next_step="Correct them; `snapkeep plugin show PLUGIN` lists all settings of a plug-in.",
+                fields=problems,
+            ) from None
 
     def dump(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Return plain settings and secrets apart, both JSON-safe, without what was left at its default."""
@@ -88,7 +97,7 @@ class HttpsSettings(SystemSettings):
         default=15.0,
         ge=0,
         le=3600,
-        description="How long a failing request is repeated before the error is reported, in seconds.",
+        description="How long a failing request is repeated, in seconds; the last try may take request_seconds more.",
     )
 
     @model_validator(mode="after")

@@ -39,7 +39,8 @@ def require_token(
     if not hmac.compare_digest(given, expected):
         raise AuthenticationFailed(
             "The request has no valid token",
-            next_step="Send 'Authorization: Bearer <token>' with what is in the file 'token' of the data directory.",
+            next_step="Give what is in the file 'token' of the server's data directory: as bearer token, or on the "
+            "command line by --token-file or SNAPKEEP_TOKEN.",
         )
     return "administrator"
 

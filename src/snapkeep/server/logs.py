@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
+import stamina.instrumentation
 import structlog
 
 
@@ -30,6 +31,8 @@ def configure(form: str, level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+    # An operation tells of its outages itself; stamina's lines would name neither operation nor system.
+    stamina.instrumentation.set_on_retry_hooks([])
     # Uvicorn logs with a traceback what is answered, or raised, in our own form.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     logging.basicConfig(

@@ -42,6 +42,10 @@ def tell(*, keep: bool, data_dir: Path | None, files: int) -> None:
     """Run the demo; print the table of what was done and how it was proved."""
     if files < LEAST_FILES:
         raise InvalidInput(f"The demo needs at least {LEAST_FILES} files", next_step=f"Use --files {LEAST_FILES}.")
+    if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
+        raise InvalidInput(
+            f"The directory {data_dir} is not empty", next_step="Give the demo a new one, or none: it makes its own."
+        )
     root = Path(tempfile.mkdtemp(prefix="snapkeep-demo-")) if data_dir is None else data_dir.absolute()
     try:
         with running(root) as world:
@@ -105,7 +109,10 @@ class Story:
         self._done, self._proof = "", ""
         try:
             yield
-        except BaseException as error:
+        except KeyboardInterrupt:
+            self._told.append((name, self._done or "-", "interrupted", time.monotonic() - begin))
+            raise
+        except Exception as error:
             self._told.append((name, self._done or "-", f"FAILED: {error}", time.monotonic() - begin))
             raise
         self._told.append((name, self._done, self._proof, time.monotonic() - begin))
