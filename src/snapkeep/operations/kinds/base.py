@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 from snapkeep.model.errors import Unsupported
@@ -11,7 +12,7 @@ from snapkeep.operations.run import Run
 RoleT = TypeVar("RoleT")
 
 
-class Handler:
+class Handler(ABC):
     """Begin, come to an end, undo; each is safe to run again."""
 
     kind: ClassVar[str]
@@ -20,16 +21,19 @@ class Handler:
     undone_on_failure: ClassVar[bool] = False
     """Whether `undo` is also run after a failure, when it is not known how far the system came."""
 
+    @abstractmethod
     async def start(self, run: Run) -> Ticket:
         """Have the effect begin; return the ticket."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the end; record it in the catalog; return the result for people and programs (JSON)."""
-        raise NotImplementedError
 
-    async def undo(self, run: Run, ticket: Ticket | None) -> None:
-        """Leave the system as if this had not been. `ticket` is None when `start` did not return."""
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:  # noqa: B027 - optional on purpose
+        """Leave the system as if this had not been. `ticket` is None when `start` did not return.
+
+        A kind that cannot be cancelled, and is not undone on failure, needs none.
+        """
 
 
 def played(role: RoleT | None, what: str) -> RoleT:
