@@ -120,7 +120,6 @@ class OperationRecord:
     phase: str
     progress: float | None
     items: int | None
-    ticket: dict[str, str] | None
     cursor: str | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None

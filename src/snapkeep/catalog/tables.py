@@ -147,7 +147,6 @@ operations = Table(
     Column("phase", Text, nullable=False),
     Column("progress", Float),
     Column("items", BigInteger),
-    Column("ticket", JSON),
     Column("cursor", Text),
     Column("result", JSON),
     Column("error", JSON),

@@ -79,9 +79,9 @@ def print_table(table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    wide = Console(highlight=False, width=10_000, file=io.StringIO())
-    wide.print(table, crop=False)
-    for line in wide.file.getvalue().splitlines():  # type: ignore[attr-defined]
+    text = io.StringIO()
+    Console(highlight=False, width=10_000, file=text).print(table, crop=False)
+    for line in text.getvalue().splitlines():
         sys.stdout.write(line.rstrip() + "\n")
 
 

@@ -65,7 +65,6 @@ class Runner:
             if operation.started_at is None:  # else first learn what an earlier run did; `finish` sees the cancel
                 await run.check_cancel()
             ticket = await HANDLERS[operation.kind].start(run)
-            await self._catalog.operations.update(operation_id, ticket=dict(ticket.data))
 
         await self._guarded(run, begin, None)
         return {"ticket": dict(ticket.data)} if ticket is not None else {}

@@ -70,7 +70,6 @@ class Story:
         self._rest = world.rest
         self._told: list[tuple[str, str, str, float]] = []
         self._done, self._proof = "", ""
-        self._seen: Any = lambda _: None
 
     def run(self, files: int) -> None:
         """Tell it, with a progress bar where a person looks on."""

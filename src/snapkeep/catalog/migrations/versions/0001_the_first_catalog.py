@@ -22,7 +22,6 @@ def upgrade() -> None:
         sa.Column("phase", sa.Text(), nullable=False),
         sa.Column("progress", sa.Float(), nullable=True),
         sa.Column("items", sa.BigInteger(), nullable=True),
-        sa.Column("ticket", sa.JSON(), nullable=True),
         sa.Column("cursor", sa.Text(), nullable=True),
         sa.Column("result", sa.JSON(), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
