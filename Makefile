@@ -51,6 +51,7 @@ docs: $(DEV)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: check $(SDK)
+	scripts/postgresql
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
 bench: $(DEV)

@@ -1,9 +1,13 @@
 """What all tests may use."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.support.installation import Installation, installed
+from tests.support.postgres import Postgres, running_postgres
+
+from snapkeep.catalog.database import sqlite_url
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +21,22 @@ def installation(running_installation: Installation) -> Installation:
     """Simulator and server, shared by the session and put back to the beginning; `files1` is discovered."""
     running_installation.reset()
     return running_installation
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL shared by the session; a test that kills or stops it must start it again."""
+    with running_postgres() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new and empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "catalog.sqlite")
+        return
+    cluster: Postgres = request.getfixturevalue("postgres")
+    url = cluster.create_database()
+    yield url
+    cluster.drop_database(url)
