@@ -24,7 +24,7 @@ from tests.conformance.tampering import Headers, Lie, lying
 from snapkeep.conformance import Circumstance, Fault, Step, Target
 from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT
 from snapkeep.model.assets import Asset
-from snapkeep.model.exports import Export, Protocol
+from snapkeep.model.exports import BackupHost, Export, Protocol
 from snapkeep.model.snapshots import Snapshot, SnapshotKind
 from snapkeep.plugin.roles import Roles
 from snapkeep.plugins.nutanix_files import PLUGIN
@@ -42,6 +42,8 @@ ROUTES: dict[Step, tuple[str | None, str]] = {
     Step.RESTORE: ("POST", SHARE + "/snapshots/{}/$actions/restore"),
     Step.CLONE: ("POST", SHARE + "/$actions/clone"),
     Step.EXPORT: ("PUT", "/partner-servers/{}"),
+    Step.READ_SNAPSHOT: ("GET", SHARE + "/snapshots/{}"),
+    Step.READ_ACCESS: ("GET", "/partner-servers/{}"),
     Step.START_DIFF: ("POST", SHARE + "/$actions/compute-snapshot-change"),
     Step.READ_DIFF: ("GET", SHARE + "/snapshot-changed-contents/{}"),
     Step.TASK: ("GET", "/config/tasks/{}"),
@@ -212,6 +214,22 @@ class NutanixFilesTarget(Target):
         path = f"/file-servers/{self._server}/shares/{asset.name}/snapshots"
         self._control("POST", path, {"name": name, "type": TYPES[kind]})
 
+    async def foreign_access(self, asset: Asset, host: BackupHost) -> None:
+        self._partner("other-program", "BACKUP")
+        api = self._stage.api
+        path = f"{api.server(self._server)}/partner-servers"
+        (other,) = api.get(path, filter="name eq 'other-program'").data
+        entry = {
+            "address": {"ipv4": {"value": host.address, "prefixLength": 32}},
+            "accessType": "READ_ONLY",
+            "mountTargetExtId": asset.id,
+            "operationType": "ADD",
+        }
+        body = {key: other[key] for key in ("name", "vendorName", "partnerType")}
+        body["backupServerConfig"] = {"backupClientAccessConfigs": [entry]}
+        path = f"{path}/{other['extId']}"
+        assert api.wait(api.call("PUT", path, body, headers=api.etag(path)))["status"] == "SUCCEEDED"
+
     async def limit_snapshots(self, count: int) -> None:
         self._control("PATCH", "/settings", {"max_snapshots_per_share": count})
 
@@ -248,6 +266,8 @@ class NutanixFilesTarget(Target):
         elif fault is Fault.RATE_LIMITED:
             limit = {"action": "status", "status": 429, "envelope": False, "retry_after": f"{value:.0f}"}
             self._fault(method, route, times, limit)
+        elif fault is Fault.PASSING_ABSENCE:
+            self._fault(method, route, times, {"action": "status", "status": 404, "lasting": value})
         elif fault is Fault.EXPIRED_SESSION:
             self._control("POST", "/sessions/expire", {"refuse": 1})
         elif fault in (changes := _settings(value)):

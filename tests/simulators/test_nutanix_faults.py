@@ -53,6 +53,14 @@ def test_routes_methods_and_chance(api: Api, simulator: SimulatorProcess) -> Non
     assert set(one) == {200, 500}
 
 
+def test_a_fault_that_lasts_for_a_while(api: Api, simulator: SimulatorProcess) -> None:
+    fault(simulator, "status", route=SERVERS, status=404, nth=2, lasting=0.3)
+    assert [api.get(SERVERS).status for _ in range(4)] == [200, 404, 404, 404]
+    time.sleep(0.3)
+    assert [api.get(SERVERS).status for _ in range(2)] == [200, 200]
+    assert hits(simulator) == [3]
+
+
 def test_delay(api: Api, simulator: SimulatorProcess) -> None:
     fault(simulator, "delay", route=SERVERS, seconds=0.3)
     begin = time.monotonic()

@@ -193,6 +193,10 @@ class Hand:
         ticket = recorded(await role.start_deport(export, others, request_id()))
         return await drive(self.target, lambda: role.poll_deport(ticket))
 
+    async def open_exports(self, asset: Asset) -> list[Export]:
+        """Return what the system says is open of one asset."""
+        return [export async for export in played(self.roles.export).open_exports() if export.asset_id == asset.id]
+
     async def start_diff(self, asset: Asset, base: Snapshot | None, new: Snapshot) -> Ticket:
         """Ask for a diff."""
         return recorded(await played(self.roles.diff_files).start_diff(asset, base, new, request_id()))

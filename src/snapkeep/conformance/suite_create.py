@@ -97,6 +97,16 @@ async def test_create_after_a_crash_finds_what_it_made(target: Target, slow: flo
 
 
 @promise(Capability.CREATE)
+async def test_create_survives_a_passing_absence(target: Target) -> None:
+    """When the system denies for a moment what it made, that is no failure."""
+    asset = await target.fresh_asset()
+    await target.suffer(Fault.PASSING_ABSENCE, Step.READ_SNAPSHOT, value=2.0)
+    async with connected(target) as hand:
+        snapshot = await hand.create(asset)
+        assert await hand.snapshots_of(asset) == [snapshot]
+
+
+@promise(Capability.CREATE)
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_AFTER_EFFECT, Fault.UNAVAILABLE])
 async def test_create_whose_answer_was_lost_makes_one_snapshot(target: Target, fault: Fault) -> None:
     """When the answer is lost, before or after the effect, there is one snapshot in the end."""

@@ -85,7 +85,9 @@ async def test_the_declared_rights_are_enough(target: Target) -> None:
         if Capability.DIFF_FILES in declared:
             await hand.diff(asset, base, new)
         if Capability.EXPORT in declared:
-            await hand.deport(await hand.export(asset, new))
+            await hand.export(asset, new)
+            for export in await hand.open_exports(asset):
+                await hand.deport(export)
         if Capability.CLONE in declared:
             await hand.clone(asset, base, f"{asset.name}-clone")
         if Capability.RESTORE in declared:

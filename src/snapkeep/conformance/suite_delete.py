@@ -94,6 +94,20 @@ async def test_delete_is_done_only_when_the_system_says_that_it_is_gone(target: 
 
 
 @promise(*NEEDED)
+@pytest.mark.parametrize("steps", [(Step.READ_SNAPSHOT,), (Step.DELETE, Step.READ_SNAPSHOT)], ids=["read", "both"])
+async def test_a_passing_absence_is_no_delete(target: Target, steps: tuple[Step, ...]) -> None:
+    """When the system denies the snapshot for a moment, it is not held to be gone while it is there."""
+    asset = await target.fresh_asset()
+    async with connected(target) as hand:
+        snapshot = await hand.create(asset)
+        await target.suffer(Fault.SLOW_TASKS, value=1.0)
+        for step in steps:
+            await target.suffer(Fault.PASSING_ABSENCE, step, value=2.0)
+        assert await hand.delete(asset, snapshot) == Done()
+        assert await hand.snapshots_of(asset) == []
+
+
+@promise(*NEEDED)
 async def test_a_delete_that_only_claims_success_is_never_done(target: Target) -> None:
     """When the system reports success and the snapshot is still there, delete does not report it gone."""
     asset = await target.fresh_asset()

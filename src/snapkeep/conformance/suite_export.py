@@ -133,6 +133,70 @@ async def test_a_repeated_deport_is_harmless(target: Target) -> None:
 
 
 @promise(*NEEDED)
+async def test_what_is_open_is_told_by_the_system(target: Target) -> None:
+    """After the export there is one access more to its asset and host; after the deport there is none."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        assert await hand.open_exports(asset) == []
+        first, second = [await hand.export(asset, snapshot, host) for host in target.hosts]
+        found = await hand.open_exports(asset)
+        assert {export.host.address for export in found} == {host.address for host in target.hosts}
+        assert {export.snapshot_id for export in found} <= {"", snapshot.id}
+        assert len(found) == len(target.hosts)
+        await hand.deport(first, [second])
+        assert [export.host.address for export in await hand.open_exports(asset)] == [second.host.address]
+        await hand.deport(second)
+        assert await hand.open_exports(asset) == []
+
+
+@promise(*NEEDED)
+@pytest.mark.parametrize("mode", AccessMode)
+async def test_what_is_told_to_be_open_can_be_deported(target: Target, mode: AccessMode) -> None:
+    """An access that nobody remembers can be closed with what the system tells of it."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        export = await hand.export(asset, snapshot, mode=mode)
+        (found,) = await hand.open_exports(asset)
+        assert found.mode is mode
+        await hand.deport(found)
+        assert await hand.open_exports(asset) == []
+    assert not readable(target, export)
+
+
+@promise(*NEEDED)
+async def test_what_others_opened_is_not_told(target: Target) -> None:
+    """The access that another program gave to the same asset and host is not ours to list."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        await target.foreign_access(asset, target.hosts[0])
+        assert await hand.open_exports(asset) == []
+        await hand.export(asset, snapshot, target.hosts[1])
+        assert [export.host.address for export in await hand.open_exports(asset)] == [target.hosts[1].address]
+
+
+@promise(*NEEDED)
+async def test_an_access_to_a_vanished_asset_is_not_told(target: Target) -> None:
+    """With its asset an access is gone: nothing is left to close."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        await hand.export(asset, snapshot)
+        await target.remove_asset(asset)
+        assert await hand.open_exports(asset) == []
+
+
+@promise(*NEEDED)
+async def test_a_passing_absence_is_no_deport(target: Target) -> None:
+    """When the system denies the access for a moment, it is not held to be gone while it is there."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        export = await hand.export(asset, snapshot)
+        await target.suffer(Fault.PASSING_ABSENCE, Step.READ_ACCESS, value=2.0)
+        await hand.deport(export)
+        assert not readable(target, export)
+        assert await hand.open_exports(asset) == []
+
+
+@promise(*NEEDED)
 async def test_two_hosts_are_served_at_once(target: Target) -> None:
     """One snapshot is exported to two hosts at the same time, and the deport of one leaves the other."""
     async with connected(target) as hand:

@@ -33,6 +33,10 @@ class Step(StrEnum):
     CLONE = "clone"
     EXPORT = "export"
     """The request that gives or takes access."""
+    READ_SNAPSHOT = "read-snapshot"
+    """The question whether a snapshot is there."""
+    READ_ACCESS = "read-access"
+    """The question what is open to whom."""
     START_DIFF = "start-diff"
     READ_DIFF = "read-diff"
     TASK = "task"
@@ -52,6 +56,8 @@ class Fault(StrEnum):
     """The account lacks the right."""
     VANISHED = "vanished"
     """What was asked about has just been removed by somebody else."""
+    PASSING_ABSENCE = "passing-absence"
+    """For `value` seconds the system says that there is no such thing, although it is there."""
     RESET = "reset"
     """The connection breaks before the request took effect."""
     HANG = "hang"
@@ -231,6 +237,10 @@ class Target(ABC):
     async def foreign_snapshot(self, asset: Asset, name: str, kind: SnapshotKind) -> None:
         """Take a snapshot as somebody else would."""
         cannot("take snapshots of other kinds")
+
+    async def foreign_access(self, asset: Asset, host: BackupHost) -> None:
+        """Open an asset to a backup host as another program would."""
+        cannot("open an asset as another program would")
 
     async def limit_snapshots(self, count: int) -> None:
         """Let no asset have more than `count` snapshots."""

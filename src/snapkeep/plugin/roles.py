@@ -114,6 +114,13 @@ class ExportDeport(Protocol):
     async def poll_deport(self, ticket: Ticket) -> Pending | Done:
         """Return `Done` once the system confirms that the access is gone, or still needed by another export."""
 
+    def open_exports(self) -> AsyncIterator[Export]:
+        """Yield what the system itself says is open to backup hosts by us, one export for each access.
+
+        `snapshot_id` is empty where one access opens all snapshots of an asset. Each can be given to `start_deport`.
+        What others opened, and what cannot be told from that, is left out.
+        """
+
 
 class DiffFiles(Protocol):
     """Say which files and directories differ between two snapshots of one asset."""

@@ -18,6 +18,9 @@ SNAPSHOT_DIRECTORY = ".snapshot"
 SETTLE = timedelta(seconds=10)
 """How long after the end of its task a new entity may still answer 404."""
 
+ABSENCE = timedelta(seconds=3)
+"""How long something must answer 404 before it is held to be gone, where no task of ours says that it went."""
+
 ERROR_CODES: Mapping[str, type[SnapkeepError]] = {
     "FILES-30409": Conflict,
     "FILES-30410": Busy,

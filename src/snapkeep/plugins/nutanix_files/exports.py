@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from snapkeep.plugin.guards import require_address, require_same_asset
 from snapkeep.plugins.nutanix_files.assumptions import SNAPSHOT_DIRECTORY
 from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-from snapkeep.plugins.nutanix_files.tasks import finished
+from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, asked, finished, long_absent
 
 PUT_TRIES = 12
 """How often a PUT is tried against concurrent changes of the same partner server."""
@@ -35,6 +35,7 @@ REFRESH_AT = 0.5
 """Part of the expiry after which an export is to be renewed."""
 
 _ACCESS = {AccessMode.READ_ONLY: "READ_ONLY", AccessMode.READ_WRITE: "READ_WRITE"}
+_ADDRESS_BITS = {"ipv4": 32, "ipv6": 128, "fqdn": None}
 
 
 class Exports:
@@ -90,7 +91,7 @@ class Exports:
         outcome = await finished(self._client, ticket["task"], doing)
         if isinstance(outcome, Pending):
             return outcome
-        if not _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
+        if not await self._shown(ticket):
             raise Unavailable(
                 f"{doing}: the partner server no longer shows the access that it confirmed",
                 next_step="Something else changes the same partner server; give Snapkeep one of its own.",
@@ -112,38 +113,83 @@ class Exports:
 
         Where only read-only exports stay behind a read-write one, the entry becomes read-only again.
         """
-        ticket = {"share": export.asset_id, "address": export.host.address}
+        ticket = {"share": export.asset_id, "address": export.host.address, "mode": export.mode, **asked()}
         staying = [o for o in others if o.asset_id == export.asset_id and o.host.address == export.host.address]
         if staying and (export.mode is AccessMode.READ_ONLY or any(o.mode is AccessMode.READ_WRITE for o in staying)):
             return Ticket({**ticket, "kept": "true"})
-        try:
-            partner = await self._partner()
-        except (NotFound, Unsupported):  # no partner server that could give access, so none to take away
-            return Ticket({**ticket, "kept": "true"})
-        if not _has_entry(partner.data, export.asset_id, export.host.address):
-            return Ticket({**ticket, "kept": "true"})
-        if staying:
-            ticket["kept"] = "true"
-            entry = _entry(export.asset_id, export.host.address, AccessMode.READ_ONLY, "ADD")
-        else:
-            entry = _entry(export.asset_id, export.host.address, export.mode, "REMOVE")
+        found = Ticket({**ticket, "again": str(uuid.uuid5(uuid.UUID(request_id), "again"))})
+        if not await self._shown(found):
+            return Ticket({**ticket, "kept": "true"}) if staying else found
+        operation = "ADD" if staying else "REMOVE"
+        entry = _entry(
+            export.asset_id, export.host.address, AccessMode.READ_ONLY if staying else export.mode, operation
+        )
         try:
             task = await self._put(entry, doing=f"Deporting from {export.host.name}", request_id=request_id)
         except NotFound:  # the share went away, and the access with it
-            return Ticket({**ticket, "kept": "true"})
-        return Ticket({**ticket, "task": task})
+            return found
+        return Ticket({**ticket, "task": task} | ({"kept": "true"} if staying else {}))
 
     async def poll_deport(self, ticket: Ticket) -> Pending | Done:
-        """Return `Done` once the partner server no longer shows the entry."""
+        """Return `Done` once the partner server no longer shows the entry; without a task of ours, when that lasts."""
         doing = f"Deporting from {ticket['address']}"
-        if "task" not in ticket.data:
+        if "task" in ticket.data:
+            outcome = await finished(self._client, ticket["task"], doing)
+            if isinstance(outcome, Pending):
+                return outcome
+        if "kept" in ticket.data:
             return Done()
-        outcome = await finished(self._client, ticket["task"], doing)
-        if isinstance(outcome, Pending):
-            return outcome
-        if "kept" not in ticket.data and _has_entry((await self._partner()).data, ticket["share"], ticket["address"]):
+        if not await self._shown(ticket):
+            return Done() if "task" in ticket.data or long_absent(ticket) else Pending(after=POLL_SECONDS)
+        if "again" not in ticket.data:
             raise Unavailable(f"{doing}: the partner server still shows the access that it took away")
-        return Done()
+        entry = _entry(ticket["share"], ticket["address"], AccessMode(ticket["mode"]), "REMOVE")
+        try:
+            await self._put(entry, doing=doing, request_id=ticket["again"])
+        except NotFound:
+            if long_absent(ticket) and not await self._has_share(ticket["share"]):
+                return Done()
+        return Pending(after=POLL_SECONDS)
+
+    async def open_exports(self) -> AsyncIterator[Export]:
+        """Yield the entries of our partner server that open one share to one address.
+
+        An entry for all shares, or for a network, is none that we make; one for a share that is gone opens nothing.
+        """
+        there: dict[str, bool] = {}
+        try:
+            partner = await self._partner()
+        except (NotFound, Unsupported):  # no partner server that could give access
+            return
+        for share, kind, address, entry in _entries(partner.data):
+            if address.get("prefixLength", _ADDRESS_BITS[kind]) != _ADDRESS_BITS[kind]:
+                continue
+            if share not in there:
+                there[share] = await self._has_share(share)
+            if there[share]:
+                value = str(address["value"])
+                writable = entry.get("accessType") == _ACCESS[AccessMode.READ_WRITE]
+                yield Export(
+                    snapshot_id="",
+                    asset_id=share,
+                    host=BackupHost(name=value, address=value),
+                    mode=AccessMode.READ_WRITE if writable else AccessMode.READ_ONLY,
+                )
+
+    async def _shown(self, ticket: Ticket) -> bool:
+        """Say whether the partner server shows the entry; where there is none that could give access, it does not."""
+        try:
+            partner = await self._partner()
+        except (NotFound, Unsupported):
+            return False
+        return _has_entry(partner.data, ticket["share"], ticket["address"])
+
+    async def _has_share(self, share_id: str) -> bool:
+        try:
+            await self._client.entity(await self._client.share_path(share_id), doing="Looking for the share")
+        except NotFound:
+            return False
+        return True
 
     async def _put(self, entry: Mapping[str, Any], *, doing: str, request_id: str) -> str:
         """PUT a delta with the current ETag; when somebody was quicker (412), read again and repeat.
@@ -241,13 +287,24 @@ def _address(address: str) -> dict[str, Any]:
 
 
 def _has_entry(partner: Mapping[str, Any], share_id: str, address: str) -> bool:
-    wanted = _address(address)
-    kind, value = next(iter(wanted.items()))
+    kind, value = next(iter(_address(address).items()))
+    return any(
+        (share, found_kind, str(found.get("value")).lower()) == (share_id, kind, value["value"])
+        for share, found_kind, found, _ in _entries(partner)
+    )
+
+
+def _entries(partner: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield (share, kind of address, address, entry) for what is open to one client of one share."""
     config = partner.get("backupServerConfig")
     entries = config.get("backupClientAccessConfigs") if isinstance(config, dict) else None
-    return any(
-        entry.get("mountTargetExtId") == share_id
-        and str(((entry.get("address") or {}).get(kind) or {}).get("value")).lower() == value["value"]
-        for entry in entries or ()
-        if isinstance(entry, dict)
-    )
+    for entry in entries if isinstance(entries, list) else ():
+        address = entry.get("address") if isinstance(entry, dict) else None
+        for kind, found in address.items() if isinstance(address, dict) else ():
+            if (
+                kind in _ADDRESS_BITS
+                and isinstance(found, dict)
+                and found.get("value")
+                and entry.get("mountTargetExtId")
+            ):
+                yield str(entry["mountTargetExtId"]), kind, found, entry

@@ -56,7 +56,7 @@ PLUGIN = Plugin(
         Capability.RESTORE: (*_ALWAYS, *_TASK, "Restore_Mount_Target", "View_Mount_Target"),
         Capability.CLONE: (*_ALWAYS, *_TASK, "Clone_Mount_Target", "View_Mount_Target"),
         Capability.EXPORT: (
-            *(*_ALWAYS, *_TASK, "View_Mount_Target_Snapshot"),
+            *(*_ALWAYS, *_TASK, "View_Mount_Target", "View_Mount_Target_Snapshot"),
             *("View_Partner_Server", "Update_Partner_Server"),
         ),
         Capability.DIFF_FILES: (

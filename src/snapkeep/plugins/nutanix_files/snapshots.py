@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import uuid
+
 from snapkeep.model.assets import Asset, Capability
-from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound
+from snapkeep.model.errors import (
+    AuthenticationFailed,
+    Busy,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    SnapkeepError,
+    Unavailable,
+)
 from snapkeep.model.snapshots import Snapshot, is_owned_name
 from snapkeep.model.work import Done, Pending, Ticket
 from snapkeep.plugin.guards import require_confirmation, require_same_asset
 from snapkeep.plugins.nutanix_files import mapping
 from snapkeep.plugins.nutanix_files.assumptions import created_entity
-from snapkeep.plugins.nutanix_files.client import NutanixClient, odata_string
+from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, affected, finished, not_there
+from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, affected, asked, finished, long_absent, not_there
 
 MAX_NAME = 80
 """Longest name of a snapshot or share, in characters (SDK: Snapshot.name, MountTarget.name)."""
@@ -76,36 +88,51 @@ class Snapshots:
 
     # -- delete --------------------------------------------------------------------------------------------------
     async def start_delete(self, asset: Asset, snapshot: Snapshot, request_id: str) -> Ticket:
-        """DELETE it; 404 means that it is gone already."""
+        """DELETE it; 404 means that it is gone already, if that lasts."""
         asset.require(Capability.DELETE)
         require_same_asset(asset, snapshot)
-        ticket = {"share": asset.id, "snapshot": snapshot.id, "name": snapshot.name}
+        ticket = {"share": asset.id, "snapshot": snapshot.id, "name": snapshot.name, **asked()}
+        path = await self._client.snapshot_path(asset.id, snapshot.id)
+        doing = f"Deleting snapshot {snapshot.name!r} of {asset.name!r}"
         try:
-            task = await self._client.start(
-                "DELETE",
-                await self._client.snapshot_path(asset.id, snapshot.id),
-                doing=f"Deleting snapshot {snapshot.name!r} of {asset.name!r}",
-                request_id=request_id,
-            )
+            task = await self._client.start("DELETE", path, doing=doing, request_id=request_id)
         except NotFound:
-            return Ticket(ticket)
+            return Ticket({**ticket, "again": str(uuid.uuid5(uuid.UUID(request_id), "again"))})
         return Ticket({**ticket, "task": task})
 
     async def poll_delete(self, ticket: Ticket) -> Pending | Done:
-        """Return `Done` when GET answers 404: only that proves that it is gone."""
+        """Return `Done` when GET answers 404: only that proves that it is gone.
+
+        It does so after the success of our task; without one only when it lasts.
+        """
         doing = f"Deleting snapshot {ticket['name']!r}"
         path = await self._client.snapshot_path(ticket["share"], ticket["snapshot"])
+        outcome, failure = await self._outcome(ticket, doing)
+        if isinstance(outcome, Pending):
+            return outcome
         try:
             await self._client.entity(path, doing=doing)
         except NotFound:
-            return Done()
-        if "task" not in ticket.data:  # the DELETE answered 404, yet there it is: somebody's cache; ask again
-            return Pending(after=POLL_SECONDS)
+            return Done() if outcome is not None or long_absent(ticket) else Pending(after=POLL_SECONDS)
+        if failure is not None:
+            raise failure
+        if "again" in ticket.data:  # the DELETE answered 404, yet there it is
+            with contextlib.suppress(NotFound):
+                await self._client.start("DELETE", path, doing=doing, request_id=ticket["again"])
+        return Pending(after=POLL_SECONDS if outcome is None else POLL_SECONDS / 4, progress=1.0 if outcome else None)
+
+    async def _outcome(self, ticket: Ticket, doing: str) -> tuple[Pending | Entity | None, SnapkeepError | None]:
+        """Return the task of a delete, or why it failed; neither where there is none, or it is forgotten."""
+        if "task" not in ticket.data:
+            return None, None
         try:
-            outcome = await finished(self._client, ticket["task"], doing)
-        except NotFound:  # the task is forgotten, but the snapshot is there: this proves nothing
-            return Pending(after=POLL_SECONDS)
-        return outcome if isinstance(outcome, Pending) else Pending(after=POLL_SECONDS / 4, progress=1.0)
+            return await finished(self._client, ticket["task"], doing), None
+        except NotFound:
+            return None, None
+        except (Unavailable, AuthenticationFailed, PermissionDenied):
+            raise
+        except SnapkeepError as failure:
+            return None, failure
 
     # -- restore -------------------------------------------------------------------------------------------------
     async def start_restore(self, asset: Asset, snapshot: Snapshot, confirmation: str, request_id: str) -> Ticket:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from snapkeep.model.errors import VendorError
-from snapkeep.model.work import Pending
-from snapkeep.plugins.nutanix_files.assumptions import SETTLE
+from snapkeep.model.work import Pending, Ticket
+from snapkeep.plugins.nutanix_files.assumptions import ABSENCE, SETTLE
 from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient
 from snapkeep.plugins.nutanix_files.errors import error_from_task
 from snapkeep.plugins.nutanix_files.mapping import parse_time
@@ -45,6 +46,20 @@ def not_there(task: Entity, doing: str) -> Pending:
         next_step="Look at the task on Prism Central, then try again.",
         task=str(task.data.get("extId", "")),
     )
+
+
+def asked() -> dict[str, str]:
+    """Return what a ticket notes of the time at which the system was asked."""
+    return {"asked": datetime.now(UTC).isoformat()}
+
+
+def long_absent(ticket: Ticket) -> bool:
+    """Say whether a 404 now proves that it is gone: the first look was long enough ago.
+
+    A system that has just begun to serve, or a cache of it, may answer 404 for a moment on what is there.
+    """
+    began = parse_time(ticket.data.get("asked"))
+    return began is None or datetime.now(UTC) - began >= ABSENCE
 
 
 def affected(task: Entity) -> list[dict[str, Any]]:

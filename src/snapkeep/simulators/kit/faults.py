@@ -1,11 +1,13 @@
 """Scripted faults: what may go wrong on the way to a real system, on demand and always the same way.
 
 A fault matches requests by method and by route template (or by a regular expression on the path), and acts from the
-``nth`` matching request on, ``times`` times; or by chance with a seed. The actions are listed at :data:`Action`.
+``nth`` matching request on, ``times`` times, or for ``lasting`` seconds from its first act on; or by chance with a
+seed. The actions are listed at :data:`Action`.
 """
 
 import random
 import re
+import time
 from typing import Any, Literal
 
 import msgspec
@@ -40,6 +42,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     path: str | None = None
     nth: int = 1
     times: int | None = 1
+    lasting: float | None = None
     probability: float | None = None
     seed: int = 0
     status: int = 500
@@ -61,6 +64,7 @@ class _Script:
         self.fault = fault
         self.seen = 0
         self.hits = 0
+        self._over: float | None = None
         self._random = random.Random(fault.seed)
         self._path = re.compile(fault.path) if fault.path else None
         self._route = _normal(fault.route) if fault.route else None
@@ -74,12 +78,19 @@ class _Script:
         if self._path is not None and not self._path.search(path):
             return False
         self.seen += 1
-        if self.seen < fault.nth or (fault.times is not None and self.hits >= fault.times):
+        if self.seen < fault.nth or self._is_over():
             return False
         if fault.probability is not None and self._random.random() >= fault.probability:
             return False
+        if fault.lasting is not None and self._over is None:
+            self._over = time.monotonic() + fault.lasting
         self.hits += 1
         return True
+
+    def _is_over(self) -> bool:
+        if self.fault.lasting is not None:
+            return self._over is not None and time.monotonic() >= self._over
+        return self.fault.times is not None and self.hits >= self.fault.times
 
 
 def _normal(template: str) -> str:
