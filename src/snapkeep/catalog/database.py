@@ -7,6 +7,7 @@ import os
 import select
 import sqlite3
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -62,7 +63,7 @@ async def open_database(url: str) -> AsyncEngine:
     try:
         schema = await read_schema(engine)
         if schema.state is State.EMPTY:
-            schema = await migrate_database(engine, only_empty=True)
+            schema = await migrate_database(engine, {State.EMPTY})
         _require_current(schema, engine.url)
         if engine.dialect.name == "sqlite":
             await _use_write_ahead_log(engine)
@@ -158,6 +159,10 @@ class State(StrEnum):
     FOREIGN = "foreign"
 
 
+MIGRATED = frozenset({State.EMPTY, State.OLDER})
+"""States from which there is a way to the newest revision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schema:
     """What was found in a database."""
@@ -226,37 +231,39 @@ def _revisions() -> tuple[str, ...]:
 
 
 # -- migrations --------------------------------------------------------------------------------------------------------
-async def migrate_database(engine: AsyncEngine, *, only_empty: bool = False) -> Schema:
-    """Bring an empty or older schema to the newest revision, all or nothing; return the schema found afterwards.
-
-    With `only_empty` an older one is left alone.
-    """
-    change = {State.EMPTY} if only_empty else {State.EMPTY, State.OLDER}
-
-    def run(connection: Connection) -> Schema:
-        if schema_of(connection).state in change:  # looked at again: another process may have been quicker
-            migrate(connection)
-        return schema_of(connection)
-
+async def migrate_database(engine: AsyncEngine, change: Set[State] = MIGRATED) -> Schema:
+    """Bring an empty or older schema to the newest revision, all or nothing; return the schema found afterwards."""
     if engine.dialect.name == "postgresql":
         async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-            return await connection.run_sync(run)
+            await connection.run_sync(lock_postgresql)
+            return await connection.run_sync(_migrate_if, change)
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        return await connection.run_sync(_in_sqlite_transaction, run)
+        return await connection.run_sync(migrate_sqlite, change)
 
 
-def _in_sqlite_transaction(connection: Connection, run: Any) -> Schema:
-    """Run in a transaction that holds schema changes, too, which Python's driver alone would commit one by one.
+def lock_postgresql(connection: Connection) -> None:
+    """Let no other process migrate or fill this database until the transaction ends. Raises InvalidInput."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise InvalidInput(
+            f"The database {address_of(connection.engine.url)} has the encoding {encoding}, in which not every name "
+            "can be written",
+            next_step="Create one with ENCODING 'UTF8' TEMPLATE template0.",
+        )
 
-    Foreign keys are off meanwhile: where a migration makes a table anew, dropping the old one would delete what refers
-    to it. They are checked before the end.
+
+def migrate_sqlite(connection: Connection, change: Set[State] = MIGRATED) -> Schema:
+    """Do so in a transaction that holds schema changes, too: Python's driver alone would commit them one by one.
+
+    The connection must be in autocommit. Foreign keys are off meanwhile: where a migration makes a table anew, dropping
+    the old one would delete what refers to it. They are checked before the end.
     """
     connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        schema: Schema = run(connection)
+        schema = _migrate_if(connection, change)
         if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
             raise InvalidInput(
                 f"{len(broken)} rows of the catalog refer to rows that are not there, first in {broken[0][0]}",
@@ -264,12 +271,19 @@ def _in_sqlite_transaction(connection: Connection, run: Any) -> Schema:
             )
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        if connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
+        driver: Any = connection.connection.dbapi_connection
+        if driver.in_transaction:
             connection.exec_driver_sql("ROLLBACK")
         raise
     finally:
         connection.exec_driver_sql("PRAGMA foreign_keys=ON")
     return schema
+
+
+def _migrate_if(connection: Connection, change: Set[State]) -> Schema:
+    if schema_of(connection).state in change:  # looked at again: another process may have been quicker
+        migrate(connection)
+    return schema_of(connection)
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:
@@ -339,7 +353,7 @@ async def explained(error: SQLAlchemyError, url: URL) -> SnapkeepError:
     cause = error.orig if isinstance(error, DBAPIError) else None
     reason = " ".join(str(cause or error).split())
     if isinstance(cause, sqlite3.Error):
-        return _explained_sqlite(cause, url)
+        return explained_sqlite(cause, address_of(url))
     state = getattr(cause, "sqlstate", None)
     tls = password = False
     if isinstance(cause, psycopg.OperationalError) and state is None:
@@ -379,8 +393,8 @@ async def explained(error: SQLAlchemyError, url: URL) -> SnapkeepError:
     return InvalidInput(f"The database {address} cannot be used", next_step="Check the database and its URL.", **given)
 
 
-def _explained_sqlite(cause: sqlite3.Error, url: URL) -> SnapkeepError:
-    address = address_of(url)
+def explained_sqlite(cause: sqlite3.Error, address: str) -> SnapkeepError:
+    """Return why a SQLite file could not be used, as an error for people."""
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return InvalidInput(
@@ -422,7 +436,7 @@ def _login(url: URL) -> tuple[str | None, bool, bool]:
             if not any(select.select(sockets if reading else [], [] if reading else sockets, [], left)):
                 break
         needs_password = connection.needs_password
-        connection.untrace()
+        connection.untrace()  # written out; the stream of libpq is never used again
         connection.finish()
         lines = os.pread(trace, 1 << 20, 0).decode(errors="replace").split("\n")
     except (psycopg.Error, OSError):
