@@ -271,12 +271,9 @@ def migrate_sqlite(connection: Connection, change: Set[State] = MIGRATED) -> Sch
             )
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        driver: Any = connection.connection.dbapi_connection
-        if driver.in_transaction:
-            connection.exec_driver_sql("ROLLBACK")
+        connection.invalidate()  # it is closed, and what was begun is gone
         raise
-    finally:
-        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+    connection.exec_driver_sql("PRAGMA foreign_keys=ON")
     return schema
 
 
