@@ -12,15 +12,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import alembic.command
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, Engine, MetaData, create_engine, event, insert, inspect, select, text
+from sqlalchemy import Column, Connection, Engine, MetaData, String, create_engine, event, insert, inspect, select, text
 
-from snapkeep.catalog.database import MIGRATIONS, open_database
+from snapkeep.catalog.database import MIGRATIONS, connect_database, migrate, migrate_database, open_database
 from snapkeep.catalog.tables import metadata
 
 SCRIPTS = ScriptDirectory(str(MIGRATIONS))
@@ -42,18 +40,17 @@ Rows = dict[str, list[dict[str, Any]]]
 def engine(database_url: str) -> Iterator[Engine]:
     """The database as it is, without the product's own opening."""
     engine = create_engine(database_url.replace("+aiosqlite", ""))
-    if engine.dialect.name == "sqlite":  # as the product has it: a table that is made anew must not take rows with it
-        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
     yield engine
     engine.dispose()
 
 
-def upgrade(engine: Engine, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, revision)
+async def upgrade(url: str) -> None:
+    """Bring a database to the newest revision, as the product does."""
+    engine = connect_database(url)
+    try:
+        await migrate_database(engine)
+    finally:
+        await engine.dispose()
 
 
 def differences(connection: Connection) -> list[Any]:
@@ -99,7 +96,7 @@ def rows_of(engine: Engine, tables: MetaData) -> Rows:
 
 
 @contextmanager
-def dying_at_table(number: int) -> Iterator[None]:
+def dying_at_table(number: int, death: type[BaseException]) -> Iterator[None]:
     """Let the work on any database break off before it makes its table `number` of the product."""
     made = 0
 
@@ -107,7 +104,7 @@ def dying_at_table(number: int) -> Iterator[None]:
         nonlocal made
         made += statement.strip().startswith("CREATE TABLE") and "alembic_version" not in statement
         if made == number:
-            raise KeyboardInterrupt
+            raise death
 
     event.listen(Engine, "before_cursor_execute", die)
     try:
@@ -131,13 +128,14 @@ async def test_an_empty_database_gets_exactly_the_tables(database_url: str, engi
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_rows_of_every_revision_are_kept(engine: Engine, revision: str) -> None:
-    upgrade(engine, revision)
+async def test_rows_of_every_revision_are_kept(database_url: str, engine: Engine, revision: str) -> None:
+    with engine.begin() as connection:
+        migrate(connection, revision)
     fill(engine)
     tables = tables_of(engine)
     before = rows_of(engine, tables)
     assert all(len(rows) == 3 for rows in before.values())
-    upgrade(engine, "head")
+    await upgrade(database_url)
     assert rows_of(engine, tables) == before
     with engine.connect() as connection:
         assert differences(connection) == []
@@ -145,12 +143,21 @@ def test_rows_of_every_revision_are_kept(engine: Engine, revision: str) -> None:
             assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
 
 
-@pytest.mark.parametrize("number", [1, 4])
-async def test_a_migration_that_died_half_way_left_nothing(database_url: str, engine: Engine, number: int) -> None:
-    with dying_at_table(number), pytest.raises(KeyboardInterrupt):
+async def test_text_sorts_by_code_points_whatever_the_server_prefers(database_url: str, engine: Engine) -> None:
+    await upgrade(database_url)
+    types = [column.type for table in tables_of(engine).tables.values() for column in table.c]
+    collations = {kind.collation for kind in types if isinstance(kind, String)}
+    assert collations == ({None} if engine.dialect.name == "sqlite" else {"C"})
+
+
+@pytest.mark.parametrize(("number", "death"), [(1, RuntimeError), (4, RuntimeError), (4, KeyboardInterrupt)])
+async def test_a_migration_that_died_half_way_left_nothing(
+    database_url: str, engine: Engine, number: int, death: type[BaseException]
+) -> None:
+    with dying_at_table(number, death), pytest.raises(death):
         await open_database(database_url)
     assert set(inspect(engine).get_table_names()) <= {"alembic_version"}
-    await (await open_database(database_url)).dispose()
+    await upgrade(database_url)
     with engine.connect() as connection:
         assert differences(connection) == []
 
