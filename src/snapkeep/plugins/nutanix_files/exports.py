@@ -24,7 +24,7 @@ from snapkeep.plugin.guards import require_address, require_same_asset
 from snapkeep.plugins.nutanix_files.assumptions import SNAPSHOT_DIRECTORY
 from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, asked, finished, long_absent
+from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, absent, asked, finished
 
 PUT_TRIES = 12
 """How often a PUT is tried against concurrent changes of the same partner server."""
@@ -140,14 +140,14 @@ class Exports:
         if "kept" in ticket.data:
             return Done()
         if not await self._shown(ticket):
-            return Done() if "task" in ticket.data or long_absent(ticket) else Pending(after=POLL_SECONDS)
+            return Done() if "task" in ticket.data else absent(ticket) or Done()
         if "again" not in ticket.data:
             raise Unavailable(f"{doing}: the partner server still shows the access that it took away")
         entry = _entry(ticket["share"], ticket["address"], AccessMode(ticket["mode"]), "REMOVE")
         try:
             await self._put(entry, doing=doing, request_id=ticket["again"])
         except NotFound:
-            if long_absent(ticket) and not await self._has_share(ticket["share"]):
+            if absent(ticket) is None and not await self._has_share(ticket["share"]):
                 return Done()
         return Pending(after=POLL_SECONDS)
 

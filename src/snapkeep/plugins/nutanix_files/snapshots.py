@@ -23,7 +23,7 @@ from snapkeep.plugins.nutanix_files import mapping
 from snapkeep.plugins.nutanix_files.assumptions import created_entity
 from snapkeep.plugins.nutanix_files.client import Entity, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, affected, asked, finished, long_absent, not_there
+from snapkeep.plugins.nutanix_files.tasks import POLL_SECONDS, absent, affected, asked, finished, not_there
 
 MAX_NAME = 80
 """Longest name of a snapshot or share, in characters (SDK: Snapshot.name, MountTarget.name)."""
@@ -113,7 +113,7 @@ class Snapshots:
         try:
             await self._client.entity(path, doing=doing)
         except NotFound:
-            return Done() if outcome is not None or long_absent(ticket) else Pending(after=POLL_SECONDS)
+            return Done() if outcome is not None else absent(ticket) or Done()
         if failure is not None:
             raise failure
         if "again" in ticket.data:  # the DELETE answered 404, yet there it is

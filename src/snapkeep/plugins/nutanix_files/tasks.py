@@ -53,13 +53,14 @@ def asked() -> dict[str, str]:
     return {"asked": datetime.now(UTC).isoformat()}
 
 
-def long_absent(ticket: Ticket) -> bool:
-    """Say whether a 404 now proves that it is gone: the first look was long enough ago.
+def absent(ticket: Ticket) -> Pending | None:
+    """Judge a 404 on something that no task of ours took away: None when it proves that it is gone.
 
     A system that has just begun to serve, or a cache of it, may answer 404 for a moment on what is there.
     """
     began = parse_time(ticket.data.get("asked"))
-    return began is None or datetime.now(UTC) - began >= ABSENCE
+    lasted = (datetime.now(UTC) - began) / ABSENCE if began is not None else 1.0
+    return Pending(after=POLL_SECONDS, progress=max(lasted, 0.0)) if lasted < 1 else None
 
 
 def affected(task: Entity) -> list[dict[str, Any]]:
