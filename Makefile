@@ -6,13 +6,14 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 SDK := $(SDK_VENV)/.installed
 
-.PHONY: help install demo test check lint types layers docs bench clean
+.PHONY: help install demo test check lint types layers docs bench chaos clean
 
 help:
 	@echo "make demo     protect a simulated share end to end (needs no root and no server)"
 	@echo "make test     install what the tests need, then check and test everything"
 	@echo "make check    linters, types, layers and documentation, without the tests"
 	@echo "make bench    the benchmarks"
+	@echo "make chaos    kill everything at random, 600 times; some 25 minutes"
 	@echo "make docs     build the documentation into site/"
 	@echo "make install  install snapkeep into $(VENV)"
 	@echo "make clean    remove everything that was built"
@@ -56,6 +57,11 @@ test: check $(SDK)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/nutanix_files.py
+
+# CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
+chaos: $(DEV)
+	$(BIN)/python -m tests.chaos --kills 300 --store sqlite $(CHAOS_OPTIONS)
+	$(BIN)/python -m tests.chaos --kills 300 --store postgresql --workers 3 $(CHAOS_OPTIONS)
 
 clean:
 	rm -rf $(VENV) $(SDK_VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
