@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.support.installation import until
-from tests.support.postgres import Postgres, running_postgres
+from tests.support.postgres import Postgres, require_binaries, running_postgres
 
 ENDS_WITHOUT_CLEANING_UP = """
 import os
@@ -58,6 +58,7 @@ def test_a_database_is_new_and_empty_and_goes_with_its_connections(postgres: Pos
 
 
 def test_it_ends_with_the_process_that_started_it() -> None:
+    require_binaries()
     command = [sys.executable, "-c", ENDS_WITHOUT_CLEANING_UP]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": "."})
     directory, pid = done.stdout.split()
