@@ -109,7 +109,7 @@ def test_without_waiting(installation: Installation) -> None:
 
 
 def test_cancel(installation: Installation) -> None:
-    installation.simulator.control("PATCH", "/settings", {"task_seconds": 1.5})
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 4.0})
     begun = installation.cli("snapshot", "create", "files1/projects", "--no-wait", "-o", "json").json()
     assert installation.cli("operation", "cancel", begun["id"]).code == 0
     assert installation.cli("operation", "watch", begun["id"]).code == 17

@@ -5,34 +5,43 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from snapkeep.catalog.change_lists import ChangeLists
 from snapkeep.catalog.database import open_database
 from snapkeep.catalog.exports import Exports
+from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.inventory import Inventory
+from snapkeep.catalog.notes import require_key
 from snapkeep.catalog.operations import Operations
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.systems import Systems
+from snapkeep.catalog.workers import Workers
 
 
 class Catalog:
     """What Snapkeep knows, by subject."""
 
-    def __init__(self, engine: AsyncEngine, box: SecretBox) -> None:
-        self.engine = engine
-        self.systems = Systems(engine, box)
-        self.inventory = Inventory(engine)
-        self.exports = Exports(engine)
-        self.operations = Operations(engine)
-        self.change_lists = ChangeLists(engine)
+    def __init__(self, database: Database, box: SecretBox) -> None:
+        self.database = database
+        self._box = box
+        self.systems = Systems(database, box)
+        self.inventory = Inventory(database)
+        self.exports = Exports(database)
+        self.operations = Operations(database)
+        self.change_lists = ChangeLists(database)
+        self.workers = Workers(database)
+
+    def behind(self, fence: Fence) -> Catalog:
+        """Return the same catalog for one step of an operation: it writes only while the fence holds."""
+        return Catalog(Database(self.database.engine, fence), self._box)
 
 
 @asynccontextmanager
 async def open_catalog(url: str, key: bytes) -> AsyncIterator[Catalog]:
-    """Open the catalog at a database URL; `key` opens the secrets in it."""
+    """Open the catalog at a database URL; `key` opens the secrets in it. Raises InvalidInput for another key."""
     engine = await open_database(url)
     try:
-        yield Catalog(engine, SecretBox(key))
+        database, box = Database(engine), SecretBox(key)
+        await require_key(database, box)
+        yield Catalog(database, box)
     finally:
         await engine.dispose()

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, delete, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.records import ChangeListRecord, ChangeListState
 from snapkeep.catalog.tables import assets, change_blocks, change_lists, operations, snapshots, systems
 from snapkeep.model.errors import NotFound
@@ -17,14 +17,14 @@ from snapkeep.model.errors import NotFound
 class ChangeLists:
     """Stored change lists."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def begin(
         self, list_id: str, *, asset_id: str, base_id: str | None, new_id: str, source: str, now: datetime
     ) -> ChangeListRecord:
         """Make the head of a list, unless it is there already."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             known = await connection.execute(select(change_lists.c.id).where(change_lists.c.id == list_id))
             if known.first() is None:
                 await connection.execute(
@@ -43,7 +43,7 @@ class ChangeLists:
 
     async def append(self, list_id: str, data: bytes, entries: int, cursor: str) -> None:
         """Add a block and move the cursor, in one transaction."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             seq = await connection.execute(
                 select(func.coalesce(func.max(change_blocks.c.seq), -1) + 1).where(change_blocks.c.list_id == list_id)
             )
@@ -63,7 +63,7 @@ class ChangeLists:
 
     async def replace(self, list_id: str, seq: int, data: bytes, entries: int) -> None:
         """Put other entries into a block."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
                 update(change_blocks)
                 .where(change_blocks.c.list_id == list_id, change_blocks.c.seq == seq)
@@ -74,7 +74,7 @@ class ChangeLists:
         self, list_id: str, state: ChangeListState, now: datetime, entries: int, summary: dict[str, Any] | None
     ) -> None:
         """Say whether the list may be trusted."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
                 update(change_lists)
                 .where(change_lists.c.id == list_id)
@@ -83,7 +83,7 @@ class ChangeLists:
 
     async def restart(self, list_id: str) -> None:
         """Throw away what was fetched, to begin again."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(delete(change_blocks).where(change_blocks.c.list_id == list_id))
             await connection.execute(
                 update(change_lists).where(change_lists.c.id == list_id).values(cursor=None, entries=0)
@@ -99,7 +99,7 @@ class ChangeLists:
                 .order_by(change_blocks.c.seq)
                 .limit(1)
             )
-            async with self._engine.connect() as connection:
+            async with self._database.connect() as connection:
                 row = (await connection.execute(query)).first()
             if row is None:
                 return
@@ -108,7 +108,7 @@ class ChangeLists:
 
     async def get(self, list_id: str) -> ChangeListRecord:
         """Return the head of a list. Raises NotFound."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_query().where(change_lists.c.id == list_id))).first()
         if row is None:
             raise NotFound(f"There is no change list {list_id!r}")
@@ -118,7 +118,7 @@ class ChangeLists:
         """Return the lists of a snapshot (and base), the newest first."""
         query = _query().where(change_lists.c.new_id == new_id).order_by(change_lists.c.created_at.desc())
         query = query.where(change_lists.c.base_id == base_id) if base_id else query
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
 

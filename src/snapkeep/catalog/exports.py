@@ -8,9 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.records import ExportRecord, ExportState, export_from_row
 from snapkeep.catalog.tables import assets, exports, snapshots, systems
 from snapkeep.model.errors import NotFound
@@ -27,8 +26,8 @@ def export_row_id(snapshot_row: str, host: BackupHost) -> str:
 class Exports:
     """Exports, in force and ended."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def opening(self, snapshot_row: str, host: BackupHost, mode: AccessMode, now: datetime) -> str:
         """Record the intent, before the system is asked; an export in force stays in force. Return its id."""
@@ -44,10 +43,9 @@ class Exports:
             "created_at": now,
             "ended_at": None,
         }
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(exports).values(values)
+        statement = self._database.insert(exports).values(values)
         reopened = {key: values[key] for key in ("host_name", "mode", "state", "created_at", "ended_at")}
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
                     index_elements=["id"], set_=reopened, where=exports.c.state == ExportState.ENDED.value
@@ -65,12 +63,12 @@ class Exports:
             "expires_at": export.expires_at,
             "refresh_at": export.refresh_at,
         }
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(update(exports).where(exports.c.id == row_id).values(values))
 
     async def ended(self, row_id: str, now: datetime) -> None:
         """Record that nothing is open any more."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
                 update(exports).where(exports.c.id == row_id).values(state=ExportState.ENDED.value, ended_at=now)
             )
@@ -83,18 +81,18 @@ class Exports:
         query = query.where(snapshots.c.system_id == system_id) if system_id else query
         query = query.where(exports.c.snapshot_id == snapshot_row) if snapshot_row else query
         query = query if ended else query.where(exports.c.state != ExportState.ENDED.value)
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
     async def due(self, now: datetime) -> list[ExportRecord]:
         """Return the exports in force that must be renewed by now."""
         query = _query().where(exports.c.state == ExportState.ACTIVE.value, exports.c.refresh_at <= now)
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
     async def get(self, row_id: str) -> ExportRecord:
         """Return one export. Raises NotFound."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_query().where(exports.c.id == row_id))).first()
         if row is None:
             raise NotFound(f"There is no export {row_id!r}")

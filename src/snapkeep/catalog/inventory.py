@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import AssetRecord, SnapshotRecord, asset_from_row, snapshot_from_row
 from snapkeep.catalog.tables import assets, operations, snapshots, systems
@@ -34,8 +34,8 @@ def snapshot_row_id(asset_id: str, vendor_id: str) -> str:
 class Inventory:
     """Assets and snapshots as last seen."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     # -- recording -----------------------------------------------------------------------------------------------
     async def record_batch(
@@ -54,9 +54,9 @@ class Inventory:
         """
         asset_rows = [_asset_row(system_id, asset, seen_by) for asset in found_assets]
         snapshot_rows = [_snapshot_row(system_id, snapshot, seen_by) for snapshot in found_snapshots]
-        async with self._engine.begin() as connection:
-            await _upsert(connection, assets, asset_rows, since)
-            await _upsert(connection, snapshots, snapshot_rows, since)
+        async with self._database.begin() as connection:
+            await self._upsert(connection, assets, asset_rows, since)
+            await self._upsert(connection, snapshots, snapshot_rows, since)
             if cursor is not None:
                 await connection.execute(
                     update(operations)
@@ -66,6 +66,24 @@ class Inventory:
                         items=func.coalesce(operations.c["items"], 0) + len(asset_rows) + len(snapshot_rows),
                     )
                 )
+
+    async def _upsert(
+        self, connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]], since: datetime | None
+    ) -> None:
+        """Insert or update by id, with executemany: far faster than one statement with all values."""
+        if not rows:
+            return
+        statement = self._database.insert(table)
+        changed: dict[str, Any] = {
+            column.name: statement.excluded[column.name]
+            for column in table.c
+            if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
+        }
+        if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
+            changed["owned"] = or_(table.c.owned, statement.excluded.owned)
+        if since is not None:
+            changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
+        await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
     async def unseen(
         self, system_id: str, *, not_seen_by: str, before: datetime
@@ -87,7 +105,7 @@ class Inventory:
                 table.c.seen_by.not_in(recent),
             )
 
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             found = await connection.execute(_asset_query().where(missing(assets)))
             lost = await connection.execute(_snapshot_query().where(missing(snapshots)))
             return [_asset_record(row) for row in found], [_snapshot_record(row) for row in lost]
@@ -95,7 +113,7 @@ class Inventory:
     async def mark_gone(self, found: Iterable[AssetRecord | SnapshotRecord], now: datetime) -> None:
         """Note that these no longer exist."""
         rows = [(assets if isinstance(item, AssetRecord) else snapshots, item.id) for item in found]
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             for table in (assets, snapshots):
                 ids = [{"row": row_id} for kind, row_id in rows if kind is table]
                 if ids:
@@ -104,7 +122,7 @@ class Inventory:
 
     async def counts(self, system_id: str) -> dict[str, int]:
         """Count the assets and snapshots that exist on a system."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             return {
                 table.name: (
                     await connection.execute(
@@ -133,13 +151,13 @@ class Inventory:
         query = query if gone else query.where(assets.c.gone_at.is_(None))
         if after:
             query = query.where(_after_row(after, assets, (systems.c.name, assets.c.name)))
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await require_cursor(connection, assets, after)
             return [_asset_record(row) for row in await connection.execute(query)]
 
     async def asset(self, row_id: str) -> AssetRecord:
         """Return one asset by the catalog's id. Raises NotFound."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_asset_query().where(assets.c.id == row_id))).first()
         if row is None:
             raise NotFound(f"There is no asset {row_id!r}")
@@ -179,13 +197,13 @@ class Inventory:
         query = query if gone else query.where(snapshots.c.gone_at.is_(None))
         if after:
             query = query.where(_after_row(after, snapshots, order))
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await require_cursor(connection, snapshots, after)
             return [_snapshot_record(row) for row in await connection.execute(query)]
 
     async def snapshot(self, row_id: str) -> SnapshotRecord:
         """Return one snapshot by the catalog's id. Raises NotFound."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (await connection.execute(_snapshot_query().where(snapshots.c.id == row_id))).first()
         if row is None:
             raise NotFound(f"There is no snapshot {row_id!r}")
@@ -236,27 +254,6 @@ def _snapshot_row(system_id: str, snapshot: Snapshot, seen_by: str) -> dict[str,
         "seen_by": seen_by,
         "gone_at": None,
     }
-
-
-async def _upsert(
-    connection: AsyncConnection, table: Table, rows: Iterable[dict[str, Any]], since: datetime | None
-) -> None:
-    """Insert or update by id, with executemany: far faster than one statement with all values."""
-    rows = list(rows)
-    if not rows:
-        return
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table)
-    changed: dict[str, Any] = {
-        column.name: statement.excluded[column.name]
-        for column in table.c
-        if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
-    }
-    if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
-        changed["owned"] = or_(table.c.owned, statement.excluded.owned)
-    if since is not None:
-        changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
-    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
 
 
 _parents = assets.alias("parents")
@@ -317,5 +314,6 @@ def _snapshot_record(row: Any) -> SnapshotRecord:
         asset_id=row.asset_id,
         asset_name=row.asset_name,
         snapshot=snapshot_from_row(row, row.asset_vendor_id),
+        seen_by=row.seen_by,
         gone_at=row.gone_at,
     )

@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
+from snapkeep.catalog.fencing import OPEN, Database, Superseded
 from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import operations
 from snapkeep.model.errors import NotFound
 
-_OPEN = [OperationState.QUEUED.value, OperationState.RUNNING.value]
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What others asked of an operation while it runs."""
+
+    cancel: bool
+    pause: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOperation:
+    """What is needed to see that the engine works on an operation."""
+
+    id: str
+    generation: int
+    queue: str
+    system_id: str
+    exclusive: str | None
+    turn: str | None
 
 
 class Operations:
     """Durable pieces of work, their progress and their end."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
+    # -- the intent --------------------------------------------------------------------------------------------------
     async def add(
         self,
         *,
@@ -30,38 +51,41 @@ class Operations:
         kind: str,
         system_id: str,
         system_name: str,
+        queue: str,
         target: str,
         request: dict[str, Any],
         requester: str,
+        exclusive: str | None,
         now: datetime,
     ) -> OperationRecord:
         """Record the intent. Adding the same id again changes nothing."""
-        async with self._engine.begin() as connection:
-            known = await connection.execute(select(operations.c.id).where(operations.c.id == operation_id))
-            if known.first() is None:
-                await connection.execute(
-                    insert(operations).values(
-                        id=operation_id,
-                        kind=kind,
-                        system_id=system_id,
-                        system_name=system_name,
-                        target=target,
-                        request=request,
-                        requester=requester,
-                        state=OperationState.QUEUED.value,
-                        phase="queued",
-                        cancel_requested=False,
-                        created_at=now,
-                    )
-                )
+        values = {
+            "id": operation_id,
+            "kind": kind,
+            "system_id": system_id,
+            "system_name": system_name,
+            "queue": queue,
+            "target": target,
+            "request": request,
+            "requester": requester,
+            "exclusive": exclusive,
+            "state": OperationState.QUEUED.value,
+            "phase": "queued",
+            "cancel_requested": False,
+            "created_at": now,
+        }
+        insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
+        async with self._database.begin() as connection:
+            await connection.execute(insert)
         return await self.get(operation_id)
 
+    # -- reading -----------------------------------------------------------------------------------------------------
     async def get(self, operation_id: str) -> OperationRecord:
         """Return one operation by its id, or by the beginning of it when that is unique. Raises NotFound."""
         query = select(operations).where(operations.c.id == operation_id)
         if len(operation_id) < 36:
             query = select(operations).where(operations.c.id.startswith(operation_id, autoescape=True)).limit(2)
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             rows = (await connection.execute(query)).all()
         if len(rows) != 1:
             raise NotFound(
@@ -69,6 +93,12 @@ class Operations:
                 next_step="See `snapkeep operation list`.",
             )
         return _record(rows[0])
+
+    async def known(self, operation_id: str) -> OperationRecord | None:
+        """Return an operation by its whole id, None when there is none."""
+        async with self._database.connect() as connection:
+            row = (await connection.execute(select(operations).where(operations.c.id == operation_id))).first()
+        return _record(row) if row is not None else None
 
     async def find(
         self,
@@ -85,45 +115,141 @@ class Operations:
         if before:
             last = select(operations.c.created_at, operations.c.id).where(operations.c.id == before)
             query = query.where(tuple_(operations.c.created_at, operations.c.id) < last.scalar_subquery())
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             await require_cursor(connection, operations, before)
             return [_record(row) for row in await connection.execute(query)]
 
-    async def open_ids(self) -> list[str]:
-        """Return the ids of the operations that have not ended, the oldest first."""
-        query = select(operations.c.id).where(operations.c.state.in_(_OPEN)).order_by(operations.c.created_at)
-        async with self._engine.connect() as connection:
-            return list((await connection.execute(query)).scalars())
+    async def unended(self, system: str) -> list[OperationRecord]:
+        """Return the operations of a system that have not ended, paused ones too."""
+        query = select(operations).where(operations.c.system_name == system, operations.c.ended_at.is_(None))
+        async with self._database.connect() as connection:
+            return [_record(row) for row in await connection.execute(query)]
+
+    async def asked_since(self, kind: str, system_id: str, since: datetime) -> bool:
+        """Say whether such an operation was asked for since then."""
+        query = select(operations.c.id).where(
+            operations.c.kind == kind, operations.c.system_id == system_id, operations.c.created_at >= since
+        )
+        async with self._database.connect() as connection:
+            return (await connection.execute(query.limit(1))).first() is not None
+
+    async def open(self, *, after: str = "", limit: int = 1000) -> list[OpenOperation]:
+        """Return operations on which the engine must work, by id behind `after`."""
+        query = (
+            _open_query()
+            .where(operations.c.state.in_(OPEN), operations.c.id > after)
+            .order_by(operations.c.id)
+            .limit(limit)
+        )
+        async with self._database.connect() as connection:
+            return [OpenOperation(*row) for row in await connection.execute(query)]
+
+    async def systems_of(self, worker: str) -> list[str]:
+        """Return the ids of the systems on which a worker has begun operations that have not ended."""
+        query = select(operations.c.system_id).where(operations.c.worker == worker, operations.c.state.in_(OPEN))
+        async with self._database.connect() as connection:
+            return list((await connection.execute(query.distinct())).scalars())
+
+    async def signals(self, operation_id: str) -> Signals:
+        """Return what was asked of a running operation. Raises Superseded when it is not this step's any more."""
+        query = select(operations.c.cancel_requested, operations.c.pause_requested).where(
+            self._database.fence.holds() if self._database.fence else operations.c.id == operation_id
+        )
+        async with self._database.connect() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise Superseded(operation_id)
+        return Signals(cancel=row.cancel_requested, pause=row.pause_requested)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+    async def claim(self, operation_id: str, generation: int, worker: str, now: datetime) -> OperationRecord | None:
+        """Begin a step: from now on only its attempt may write. None when there is nothing to do any more."""
+        statement = (
+            update(operations)
+            .where(
+                operations.c.id == operation_id,
+                operations.c.generation == generation,
+                operations.c.state.in_(OPEN),
+            )
+            .values(
+                attempt=operations.c.attempt + 1,
+                worker=worker,
+                state=OperationState.RUNNING.value,
+                started_at=func.coalesce(operations.c.started_at, now),
+            )
+            .returning(operations)
+        )
+        async with self._database.begin() as connection:
+            row = (await connection.execute(statement)).first()
+        return _record(row) if row is not None else None
 
     async def update(self, operation_id: str, **values: Any) -> None:
-        """Change an operation that has not ended; an ended one is never rewritten."""
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                update(operations)
-                .where(operations.c.id == operation_id, operations.c.state.in_(_OPEN))
-                .values(
-                    **{
-                        key: value.value if isinstance(value, OperationState) else value
-                        for key, value in values.items()
-                    }
-                )
-            )
+        """Change an operation that has not ended; an ended one is never rewritten. Raises Superseded behind a fence."""
+        fence = self._database.fence
+        mine = fence.holds() if fence else and_open(operation_id)
+        async with self._database.plain() as connection:
+            changed = await connection.execute(update(operations).where(mine).values(**_plain(values)))
+        if fence and not changed.rowcount:
+            raise Superseded(operation_id)
 
-    async def end_queued(self, operation_id: str, **values: Any) -> None:
-        """End an operation, unless it has begun in the meantime."""
-        values["state"] = values["state"].value
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                update(operations)
-                .where(operations.c.id == operation_id, operations.c.state == OperationState.QUEUED.value)
-                .values(**values)
-            )
+    async def change(
+        self, operation_id: str, states: Sequence[OperationState], only_generation: int | None = None, **values: Any
+    ) -> bool:
+        """Change an operation if it is in one of `states`, and of this generation; say whether it was."""
+        condition = operations.c.id == operation_id
+        if only_generation is not None:
+            condition &= operations.c.generation == only_generation
+        statement = update(operations).where(condition, operations.c.state.in_([state.value for state in states]))
+        async with self._database.begin() as connection:
+            return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
 
-    async def cancel_requested(self, operation_id: str) -> bool:
-        """Say whether somebody asked to cancel."""
-        query = select(operations.c.cancel_requested).where(operations.c.id == operation_id)
-        async with self._engine.connect() as connection:
-            return bool((await connection.execute(query)).scalar())
+    async def take_turn(self, exclusive: str) -> OpenOperation | None:
+        """Give the turn to the operation that has waited longest; return it. None when one has it, or none waits."""
+        waiting = (
+            _open_query()
+            .where(operations.c.exclusive == exclusive, operations.c.state == OperationState.QUEUED.value)
+            .order_by(operations.c.created_at, operations.c.id)
+            .limit(1)
+        )
+        async with self._database.connect() as connection:
+            row = (await connection.execute(waiting)).first()
+        try:
+            if row is None or not await self.change(row.id, [OperationState.QUEUED], turn=exclusive):
+                return None
+        except IntegrityError:  # another one has it: the index is unique
+            return None
+        return OpenOperation(*row)
+
+    async def holder(self, exclusive: str) -> OperationRecord | None:
+        """Return the operation whose turn it is."""
+        async with self._database.connect() as connection:
+            row = (await connection.execute(select(operations).where(operations.c.turn == exclusive))).first()
+        return _record(row) if row is not None else None
+
+    async def purge(self, before: datetime) -> int:
+        """Forget operations that ended before; return how many."""
+        async with self._database.begin() as connection:
+            return (await connection.execute(delete(operations).where(operations.c.ended_at < before))).rowcount
+
+
+def _open_query() -> Select[Any]:
+    return select(
+        operations.c.id,
+        operations.c.generation,
+        operations.c.queue,
+        operations.c.system_id,
+        operations.c.exclusive,
+        operations.c.turn,
+    )
+
+
+def and_open(operation_id: str) -> Any:
+    """Return the condition for an operation on which the engine works."""
+    return (operations.c.id == operation_id) & operations.c.state.in_(OPEN)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.value if isinstance(value, OperationState) else value for key, value in values.items()}
 
 
 def _record(row: Any) -> OperationRecord:
@@ -134,4 +260,4 @@ def _record(row: Any) -> OperationRecord:
 
 def ended(state: OperationState, now: datetime, **values: Any) -> dict[str, Any]:
     """Return the values that end an operation."""
-    return {"state": state, "ended_at": now, "phase": state.value, **values}
+    return {"state": state, "ended_at": now, "phase": state.value, "turn": None, **values}

@@ -17,6 +17,7 @@ class OperationState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -24,7 +25,7 @@ class OperationState(StrEnum):
     @property
     def ended(self) -> bool:
         """True when nothing will change any more."""
-        return self not in {OperationState.QUEUED, OperationState.RUNNING}
+        return self not in {OperationState.QUEUED, OperationState.RUNNING, OperationState.PAUSED}
 
 
 class ExportState(StrEnum):
@@ -51,6 +52,7 @@ class SystemRecord:
     name: str
     plugin: str
     settings: dict[str, Any]
+    queue: str
     created_at: datetime
     discovered_at: datetime | None
 
@@ -83,6 +85,7 @@ class SnapshotRecord:
     asset_id: str
     asset_name: str
     snapshot: Snapshot
+    seen_by: str
     gone_at: datetime | None
 
     @property
@@ -124,9 +127,52 @@ class OperationRecord:
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     cancel_requested: bool
+    pause_requested: bool
+    queue: str
+    worker: str | None
+    attempt: int
+    generation: int
+    exclusive: str | None
+    turn: str | None
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+
+
+class WorkerState(StrEnum):
+    """Whether a worker works."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A process that runs operations.
+
+    `place`: the machine since its boot, and the namespace of process ids in it. `heartbeat_age`: seconds, by the clock
+    of the database.
+    """
+
+    name: str
+    incarnation: str
+    queues: tuple[str, ...]
+    host: str
+    place: str
+    pid: int
+    version: str
+    started_at: datetime
+    heartbeat_at: datetime
+    heartbeat_age: float
+    left_at: datetime | None
+    cleared: bool
+
+    def state(self, takeover_seconds: float) -> WorkerState:
+        """Say whether it works; without a heartbeat for `takeover_seconds` it is held to be dead."""
+        if self.left_at is not None:
+            return WorkerState.LEFT
+        return WorkerState.DEAD if self.heartbeat_age > takeover_seconds else WorkerState.ALIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,8 +53,18 @@ def load_key(path: Path) -> bytes:
     """Read the key, or make it at first start: base64, readable by the owner only."""
     if not path.exists():
         _make_key(path)
+    return read_key(path)
+
+
+def read_key(path: Path) -> bytes:
+    """Read the key. Raises InvalidInput when there is none."""
     try:
         return base64.b64decode(path.read_bytes().strip(), validate=True)
+    except OSError as error:
+        raise InvalidInput(
+            f"The secret key cannot be read from {path}: {error.strerror}",
+            next_step="Copy secret.key from the server's data directory, and name it by SNAPKEEP_SECRET_KEY_FILE.",
+        ) from error
     except ValueError as error:
         raise InvalidInput(f"{path} does not hold a key", next_step="Restore it from its backup.") from error
 

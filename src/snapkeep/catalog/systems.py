@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.records import SystemRecord
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.tables import exports, operations, snapshots, systems
@@ -18,8 +18,8 @@ from snapkeep.model.errors import Conflict, NotFound
 class Systems:
     """The configured systems."""
 
-    def __init__(self, engine: AsyncEngine, box: SecretBox) -> None:
-        self._engine = engine
+    def __init__(self, database: Database, box: SecretBox) -> None:
+        self._database = database
         self._box = box
 
     async def add(
@@ -29,11 +29,12 @@ class Systems:
         plugin: str,
         settings: dict[str, Any],
         secrets: dict[str, str],
+        queue: str,
         now: datetime,
     ) -> SystemRecord:
         """Store a system, its secrets sealed. Raises Conflict when the name is taken."""
         try:
-            async with self._engine.begin() as connection:
+            async with self._database.begin() as connection:
                 await connection.execute(
                     insert(systems).values(
                         id=system_id,
@@ -41,6 +42,7 @@ class Systems:
                         plugin=plugin,
                         settings=settings,
                         secrets=self._box.seal(system_id, secrets),
+                        queue=queue,
                         created_at=now,
                     )
                 )
@@ -53,13 +55,13 @@ class Systems:
 
     async def find(self) -> list[SystemRecord]:
         """Return all systems by name."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             rows = await connection.execute(select(systems).order_by(systems.c.name))
             return [_record(row) for row in rows]
 
     async def get(self, name_or_id: str) -> SystemRecord:
         """Return one system. Raises NotFound naming those that exist."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             row = (
                 await connection.execute(
                     select(systems).where((systems.c.name == name_or_id) | (systems.c.id == name_or_id))
@@ -73,27 +75,29 @@ class Systems:
 
     async def all_settings(self, system: SystemRecord) -> dict[str, Any]:
         """Return plain settings and secrets together, for connecting only."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             sealed = (await connection.execute(select(systems.c.secrets).where(systems.c.id == system.id))).scalar_one()
         return {**system.settings, **self._box.open(system.id, sealed)}
 
-    async def change(self, system_id: str, settings: dict[str, Any], secrets: dict[str, str]) -> SystemRecord:
-        """Store other settings and secrets."""
+    async def change(
+        self, system_id: str, settings: dict[str, Any], secrets: dict[str, str], queue: str
+    ) -> SystemRecord:
+        """Store other settings, secrets and queue."""
         sealed = self._box.seal(system_id, secrets)
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(
-                update(systems).where(systems.c.id == system_id).values(settings=settings, secrets=sealed)
+                update(systems).where(systems.c.id == system_id).values(settings=settings, secrets=sealed, queue=queue)
             )
         return await self.get(system_id)
 
     async def discovered(self, system_id: str, now: datetime) -> None:
         """Note when a discovery last came to its end."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(update(systems).where(systems.c.id == system_id).values(discovered_at=now))
 
     async def dependents(self, system_id: str) -> dict[str, int]:
         """Count what would be forgotten with the system: our snapshots, exports in force, operations under way."""
-        async with self._engine.connect() as connection:
+        async with self._database.connect() as connection:
             owned = await connection.execute(
                 select(func.count())
                 .select_from(snapshots)
@@ -117,7 +121,7 @@ class Systems:
 
     async def remove(self, system_id: str) -> None:
         """Forget a system with all that is known about it; the system itself is not touched."""
-        async with self._engine.begin() as connection:
+        async with self._database.begin() as connection:
             await connection.execute(delete(systems).where(systems.c.id == system_id))
 
 
@@ -127,6 +131,7 @@ def _record(row: Any) -> SystemRecord:
         name=row.name,
         plugin=row.plugin,
         settings=row.settings,
+        queue=row.queue,
         created_at=row.created_at,
         discovered_at=row.discovered_at,
     )

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -74,6 +75,7 @@ systems = Table(
     Column("plugin", String(63), nullable=False),
     Column("settings", JSON, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
+    Column("queue", String(63), nullable=False, server_default="default"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("discovered_at", UtcDateTime),
 )
@@ -151,9 +153,47 @@ operations = Table(
     Column("result", JSON),
     Column("error", JSON),
     Column("cancel_requested", Boolean, nullable=False),
+    Column("pause_requested", Boolean, nullable=False, server_default=false()),
+    Column("queue", String(63), nullable=False, server_default="default"),
+    # Each step that begins raises `attempt`: what an earlier one still wants to write is refused (a fencing token).
+    Column("worker", String(63)),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    # The engine knows an operation by id and generation; a resumed one gets the next.
+    Column("generation", Integer, nullable=False, server_default="0"),
+    # Operations with the same `exclusive` run one by one: the one whose turn it is has it in `turn` until its end.
+    Column("exclusive", String(36), index=True),
+    Column("turn", String(36)),
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
+    Index("uq_operations_turn", "turn", unique=True),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("incarnation", String(36), nullable=False),
+    Column("queues", JSON, nullable=False),
+    Column("host", String(253), nullable=False),
+    Column("place", String(36), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(63), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    # By the clock of the database, as everything that workers compare with each other.
+    Column("heartbeat_at", UtcDateTime, nullable=False),
+    Column("left_at", UtcDateTime),
+    # Who hands its unfinished operations to the others, since when, and whether that is done.
+    Column("taken_by", String(36)),
+    Column("taken_at", UtcDateTime),
+    Column("cleared", Boolean, nullable=False),
+)
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("key", String(63), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 change_lists = Table(

@@ -20,9 +20,17 @@ app.command("snapkeep.cli.systems:discover", name="discover", help="Find the ass
 app.command("snapkeep.cli.assets:app", name="asset", help="List and show what can be protected.")
 app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
 app.command("snapkeep.cli.exports:app", name="export", help="List what is open to backup hosts.")
-app.command("snapkeep.cli.operations:app", name="operation", help="List, show, watch and cancel operations.")
+app.command(
+    "snapkeep.cli.operations:app",
+    name="operation",
+    help="List, show, watch, cancel, pause, resume and retry operations.",
+)
 app.command("snapkeep.cli.systems:plugins", name="plugin", help="List the installed plug-ins.")
 app.command("snapkeep.cli.serve:serve", name="serve", help="Run the server.")
+app.command("snapkeep.cli.serve:worker_app", name="worker", help="Run a worker beside the server; list the workers.")
+app.command(
+    "snapkeep.cli.database:app", name="database", help="Back up, restore, upgrade and show the catalog's database."
+)
 app.command("snapkeep.cli.simulator:app", name="simulator", help="Run a simulated system.")
 app.command("snapkeep.cli.demo:demo", name="demo", help="Show the whole story in a minute, on real files.")
 app.register_install_completion_command(name="--install-completion", add_to_startup=False)

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
-from snapkeep.cli.work import follow
+from snapkeep.cli.work import Wait, follow
 
-app = App(name="operation", help="List, show, watch and cancel operations.")
+app = App(name="operation", help="List, show, watch, cancel, pause, resume and retry operations.")
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 
 
 @app.command(name="list")
@@ -91,10 +91,57 @@ def cancel(operation: str, /, *, common: Common = DEFAULT) -> None:
     operation
         Its id, or the beginning of it.
     """
+    _asked(common, operation, "cancel", "Asked operation {} to end.")
+
+
+@app.command
+def pause(operation: str, /, *, common: Common = DEFAULT) -> None:
+    """Hold an operation back: one that waits, or a discover or diff that runs.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    """
+    _asked(common, operation, "pause", "Asked operation {} to pause.")
+
+
+@app.command
+def resume(operation: str, /, *, common: Common = DEFAULT) -> None:
+    """Let a paused operation go on.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    """
+    _asked(common, operation, "resume", "Operation {} goes on.")
+
+
+@app.command
+def retry(operation: str, /, *, wait: Wait = True, common: Common = DEFAULT) -> None:
+    """Ask once more for what failed or was cancelled, as a new operation.
+
+    Parameters
+    ----------
+    operation
+        Its id, or the beginning of it.
+    wait
+        Wait for the end; otherwise print the new operation.
+    """
     from snapkeep.cli import output
 
-    found = common.connect().request("POST", f"/operations/{operation}/cancel")
+    rest = common.connect()
+    again = rest.request("POST", f"/operations/{operation}/retry")
+    title = f"{again['kind']} {output.printable(again['target'])}"
+    output.show_one(common, follow(common, rest, again, wait=wait, title=title))
+
+
+def _asked(common: Common, operation: str, verb: str, sentence: str) -> None:
+    from snapkeep.cli import output
+
+    found = common.connect().request("POST", f"/operations/{operation}/{verb}")
     if common.json:
         output.print_json(found)
     else:
-        output.console.print(f"Asked operation {found['id']} to end.", markup=False)
+        output.console.print(sentence.format(found["id"]), markup=False)

@@ -113,6 +113,7 @@ def cell(key: str, value: Any) -> Text:
 _STYLES = {
     "ok": "green", "succeeded": "green", "active": "green", "complete": "green", "warning": "yellow",
     "running": "cyan", "queued": "cyan", "failed": "red", "incomplete": "red", "cancelled": "yellow",
+    "paused": "yellow", "alive": "green", "dead": "red", "left": "yellow",
 }  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def progress(common: Common, title: str) -> Iterator[Callable[[Json], None]]:
         def seen(operation: Json) -> None:
             note = printable(operation["phase"])
             if operation["items"]:
-                note += f", {operation['items']:,} items"
+                note += f", {operation['items']:,} items, {operation['items_per_second'] or 0:,.0f}/s"
             fraction = operation["progress"]
             bars.update(task, total=None if fraction is None else 1.0, completed=fraction or 0.0, note=note)
 

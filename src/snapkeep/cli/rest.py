@@ -108,7 +108,7 @@ class Rest:
     def wait(self, operation: Json, seen: Callable[[Json], None] = lambda _: None) -> Json:
         """Read an operation until it has ended; `seen` gets each reading. Raises the error that it failed with."""
         reading = 0
-        while operation["state"] in {"queued", "running"}:
+        while operation["state"] in {"queued", "running", "paused"}:
             seen(operation)
             time.sleep(POLL_SECONDS[min(reading, len(POLL_SECONDS) - 1)])
             reading += 1

@@ -27,6 +27,7 @@ def add(
     secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
     secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
     ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
+    queue: str = "default",
     check: Annotated[bool, Parameter(name="--check", negative="--no-check")] = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -46,6 +47,8 @@ def add(
         A secret as NAME=VARIABLE: taken from the environment.
     ask
         NAME of a secret to type in.
+    queue
+        Queue of its operations: the workers that serve it run them.
     check
         Look at once whether the system can be used.
     """
@@ -54,7 +57,9 @@ def add(
     rest = common.connect()
     described = rest.request("GET", f"/plugins/{plugin}")
     settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask)
-    system = rest.request("POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings})
+    system = rest.request(
+        "POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings, "queue": queue}
+    )
     with output.busy(common, f"Checking {name}"):
         findings = rest.request("POST", f"/systems/{name}/check")["data"] if check else []
     if common.json:
@@ -105,6 +110,7 @@ def change(
     secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
     secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
     ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
+    queue: str | None = None,
     common: Common = DEFAULT,
 ) -> None:
     """Change settings or secrets of a system, for instance a new password.
@@ -123,6 +129,8 @@ def change(
         A secret as NAME=VARIABLE: taken from the environment.
     ask
         NAME of a secret to type in.
+    queue
+        Another queue for its operations: the workers that serve it run them.
     """
     from snapkeep.cli import output
 
@@ -130,7 +138,7 @@ def change(
     plugin = rest.request("GET", f"/plugins/{rest.request('GET', f'/systems/{name}')['plugin']}")
     settings = plain_settings(plugin, set) | secret_settings(plugin, secret_file, secret_env, ask)
     settings |= dict.fromkeys(unset)
-    system = rest.request("PATCH", f"/systems/{name}", json={"settings": settings})
+    system = rest.request("PATCH", f"/systems/{name}", json={"settings": settings, "queue": queue})
     if common.json:
         output.print_json(system)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from datetime import UTC, datetime
 
@@ -11,8 +12,12 @@ class Clock:
     """The real clock."""
 
     def now(self) -> datetime:
-        """Return the time, aware, in UTC."""
+        """Return the time, aware, in UTC: for what people read, never for measuring; it may jump."""
         return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow, in this process: for deadlines and pauses."""
+        return time.monotonic()
 
     def new_id(self) -> str:
         """Return a fresh id."""

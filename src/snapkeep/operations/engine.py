@@ -2,8 +2,10 @@
 
 One workflow, two recorded steps. `start` begins the work on the system and records the ticket; `finish` waits for
 its end and records the result in the catalog. A process that dies between them, or in the middle of either, leaves
-the workflow PENDING; the next start with the same executor id runs it again from the first step without a record. Both
-steps are safe to run again.
+the workflow PENDING; it is run again from the first step without a record, by the next process of the same name or by
+another worker (`hand_over`). Both steps are safe to run again.
+
+SQLite: the engine has a file of its own. PostgreSQL: it has a schema of its own in the database of the catalog.
 """
 
 from __future__ import annotations
@@ -11,29 +13,53 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 
-APPLICATION_VERSION = "1"
-"""Changed on purpose, when the steps change so that running operations could not go on."""
+APPLICATION_VERSION = "2"
+"""Changed on purpose, when the steps change so that running operations could not go on. Those are begun anew."""
 
 POLLING_SECONDS = 0.1
 """How often a queue is looked at: the longest wait before an operation begins."""
+
+SUBMIT_SECONDS = 5.0
+"""How long handing an operation to the engine may take; what was not handed over then is found later."""
+
+CHUNK = 500
+_UNFINISHED = ["PENDING", "ENQUEUED", "DELAYED"]
 
 
 class Work(Protocol):
     """What the engine runs. Errors are recorded by the work itself; only a dying process leaves by exception."""
 
-    async def start(self, operation_id: str) -> dict[str, Any]:
+    async def start(self, operation_id: str, generation: int) -> dict[str, Any]:
         """Begin the work; return what `finish` needs, JSON-safe."""
 
-    async def finish(self, operation_id: str, started: dict[str, Any]) -> None:
+    async def finish(self, operation_id: str, generation: int, started: dict[str, Any]) -> None:
         """Wait for the end of the work and record it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """How one process takes part in the work."""
+
+    name: str = "serve"
+    """The next process of this name goes on with what this one leaves unfinished."""
+    queues: tuple[str, ...] = ("default",)
+    """The queues whose operations it runs; none: it only hands operations in."""
+    per_system: int = 8
+    """Operations that run at once on one system, in all workers together."""
+    at_once: int = 64
+    """Operations of one queue that run at once in this process."""
+    takeover_seconds: float = 15.0
+    """A worker that gives no sign of life for so long is held to be dead."""
 
 
 class _JsonSerializer(Serializer):
@@ -76,77 +102,132 @@ def _work() -> Work:
 
 
 @DBOS.step(name="start")
-async def _start(operation_id: str) -> dict[str, Any]:
+async def _start(operation_id: str, generation: int) -> dict[str, Any]:
     with _Registered.running():
-        return await _work().start(operation_id)
+        return await _work().start(operation_id, generation)
 
 
 @DBOS.step(name="finish")
-async def _finish(operation_id: str, started: dict[str, Any]) -> None:
+async def _finish(operation_id: str, generation: int, started: dict[str, Any]) -> None:
     with _Registered.running():
-        await _work().finish(operation_id, started)
+        await _work().finish(operation_id, generation, started)
 
 
 @DBOS.workflow(name="operation")
-async def _operation(operation_id: str) -> None:
-    await _finish(operation_id, await _start(operation_id))
+async def _operation(operation_id: str, generation: int) -> None:
+    await _finish(operation_id, generation, await _start(operation_id, generation))
+
+
+def job_id(operation_id: str, generation: int) -> str:
+    """Return the engine's own id: an operation that is resumed, or begun anew, is another job."""
+    return f"{operation_id}.{generation}"
 
 
 class Engine:
-    """Queues of operations: so many at once for each system; for one asset, some kinds one after another."""
+    """Queues of operations: so many at once for each system, and in each process."""
 
-    async def submit(self, operation_id: str, *, queue: str, key: str) -> None:
-        """Put an operation into a queue; doing so again changes nothing."""
-        with SetWorkflowID(operation_id), SetEnqueueOptions(queue_partition_key=key):
-            await DBOS.enqueue_workflow_async(queue, _operation, operation_id)
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._queues: set[str] = set()
 
-    async def has_ended(self, operation_id: str) -> bool:
-        """Say whether the engine has nothing more to do for an operation that it knows."""
-        status = await DBOS.get_workflow_status_async(operation_id)
-        return status is not None and status.status not in {"PENDING", "ENQUEUED", "DELAYED"}
+    @asynccontextmanager
+    async def running(self, database: sa.URL, work: Work) -> AsyncIterator[None]:
+        """Run `work`; unfinished operations of this name go on at once."""
+        logging.getLogger("dbos").setLevel(logging.ERROR)  # it warns of every task that a shutdown parks
+        engine = _sqlalchemy_engine(database)
+        _Registered.work = work
+        config = DBOSConfig(
+            name="snapkeep",
+            system_database_url=database.render_as_string(hide_password=False),
+            system_database_engine=engine,
+            serializer=_JsonSerializer(),
+            executor_id=self._settings.name,
+            application_version=APPLICATION_VERSION,
+            log_level="ERROR",
+        )
+        DBOS(config=config)
+        try:
+            DBOS.listen_queues([_queue_name(queue) for queue in self._settings.queues])
+            DBOS.launch()  # in the running loop on purpose: DBOS then runs every workflow in it
+            for queue in self._settings.queues:
+                await self._register(queue)
+            yield
+        finally:
+            await asyncio.to_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
+            parked = list(_Registered.tasks)
+            for task in parked:
+                task.cancel()
+            await asyncio.gather(*parked, return_exceptions=True)
+            engine.dispose()
+            _Registered.work = None
+
+    async def submit(self, operation_id: str, generation: int, *, queue: str, key: str) -> None:
+        """Put an operation into a queue; doing so again changes nothing. Raises TimeoutError."""
+        async with asyncio.timeout(SUBMIT_SECONDS):
+            await self._register(queue)
+            with SetWorkflowID(job_id(operation_id, generation)), SetEnqueueOptions(queue_partition_key=key):
+                await DBOS.enqueue_workflow_async(_queue_name(queue), _operation, operation_id, generation)
+
+    async def jobs(self, wanted: Sequence[str]) -> dict[str, bool]:
+        """Return of the jobs that the engine knows whether they have ended."""
+        found: dict[str, bool] = {}
+        for chunk in _chunks(wanted):
+            for status in await DBOS.list_workflows_async(
+                workflow_ids=list(chunk), load_input=False, load_output=False
+            ):
+                found[status.workflow_id] = status.status not in _UNFINISHED
+        return found
+
+    async def hand_over(self, name: str) -> list[str]:
+        """Put what a worker has left unfinished back into its queues; return the ids of the operations."""
+        left = await DBOS.list_workflows_async(executor_id=name, status="PENDING", load_input=False, load_output=False)
+        for status in left:
+            await DBOS.resume_workflow_async(status.workflow_id, queue_name=status.queue_name)
+        return [status.workflow_id.partition(".")[0] for status in left]
+
+    async def purge(self, before: datetime) -> None:
+        """Forget jobs that ended before: the catalog has their results."""
+        while ended := await DBOS.list_workflows_async(
+            completed_before=before.isoformat(), limit=CHUNK, load_input=False, load_output=False
+        ):
+            await DBOS.delete_workflows_async([status.workflow_id for status in ended])
+
+    async def _register(self, queue: str) -> None:
+        if queue not in self._queues:
+            await DBOS.register_queue_async(
+                _queue_name(queue),
+                partition_concurrency=self._settings.per_system,
+                worker_concurrency=self._settings.at_once,
+                polling_interval_sec=POLLING_SECONDS,
+                on_conflict="always_update",
+            )
+            self._queues.add(queue)
 
 
-OPERATIONS = "operations"
-ONE_BY_ONE = "one-by-one"
+def engine_url(catalog: sa.URL, file: Path) -> sa.URL:
+    """Return where the engine keeps its state: the catalog's PostgreSQL, else a file of its own."""
+    if catalog.get_backend_name() == "postgresql":
+        return catalog
+    return sa.URL.create("sqlite", database=str(file))
 
 
-@asynccontextmanager
-async def launch(path: Path, work: Work, *, executor_id: str, per_system: int) -> AsyncIterator[Engine]:
-    """Run the engine on a SQLite file; unfinished operations of this executor go on at once."""
-    logging.getLogger("dbos").setLevel(logging.ERROR)  # it warns of every task that a shutdown parks
-    url = sa.URL.create("sqlite", database=str(path))
-    database = sa.create_engine(url, pool_size=10, max_overflow=20)
-    sa.event.listen(database, "connect", _prepare_sqlite)
-    _Registered.work = work
-    config = DBOSConfig(
-        name="snapkeep",
-        system_database_url=url.render_as_string(hide_password=False),
-        system_database_engine=database,
-        serializer=_JsonSerializer(),
-        executor_id=executor_id,
-        application_version=APPLICATION_VERSION,
-        log_level="ERROR",
-    )
-    DBOS(config=config)
-    try:
-        DBOS.launch()  # in the running loop on purpose: DBOS then runs every workflow in it
-        await _queue(OPERATIONS, per_system)
-        await _queue(ONE_BY_ONE, 1)
-        yield Engine()
-    finally:
-        await asyncio.to_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
-        parked = list(_Registered.tasks)
-        for task in parked:
-            task.cancel()
-        await asyncio.gather(*parked, return_exceptions=True)
-        database.dispose()
-        _Registered.work = None
+def _queue_name(queue: str) -> str:
+    return f"operations-{queue}"
 
 
-def _queue(name: str, at_once: int) -> Awaitable[Any]:
-    return DBOS.register_queue_async(
-        name, partition_concurrency=at_once, polling_interval_sec=POLLING_SECONDS, on_conflict="always_update"
-    )
+def _chunks(wanted: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (wanted[begin : begin + CHUNK] for begin in range(0, len(wanted), CHUNK))
+
+
+def _sqlalchemy_engine(database: sa.URL) -> sa.Engine:
+    if database.get_backend_name() == "postgresql":
+        arguments = {"connect_timeout": 5, "application_name": "snapkeep engine"}
+        return sa.create_engine(
+            database, pool_size=10, max_overflow=0, pool_pre_ping=True, connect_args=arguments, pool_timeout=10
+        )
+    engine = sa.create_engine(database, pool_size=10, max_overflow=20)
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from snapkeep.catalog.catalog import Catalog
@@ -35,10 +36,16 @@ class Limits:
     """Work that is pending without any progress."""
     undo: float = 300.0
     """Cleaning up after a cancel or a failure."""
+    call: float = 120.0
+    """One call to a plug-in."""
 
 
 class Cancelled(Exception):
     """Somebody asked to cancel this operation."""
+
+
+class Paused(Exception):
+    """Somebody asked to pause this operation."""
 
 
 class Run:
@@ -53,15 +60,20 @@ class Run:
         limits: Limits,
         *,
         cancellable: bool,
+        pausable: bool,
     ) -> None:
         self.operation = operation
         self.catalog = catalog
         self.clock = clock
         self.limits = limits
+        self.uncertain = operation.attempt > 1
+        """Whether the system may have done what was asked, although no answer came."""
         self._connect = connect
-        self._deadline = (operation.started_at or clock.now()) + timedelta(seconds=limits.deadline)
+        passed = (clock.now() - (operation.started_at or clock.now())).total_seconds()
+        self._deadline = clock.monotonic() + limits.deadline - max(0.0, passed)  # a clock that jumps cannot lengthen it
         self._cancellable = cancellable
-        self._next_look = clock.now()
+        self._pausable = pausable
+        self._next_look = clock.monotonic()
         self._reported: tuple[str, float | None] = ("", None)
 
     @property
@@ -92,29 +104,66 @@ class Run:
             await self.catalog.operations.update(self.operation.id, phase=phase, progress=progress)
 
     async def check_cancel(self) -> None:
-        """Raise `Cancelled` when somebody asked for it, Timeout when the deadline has passed. Cheap to call often."""
-        if self.clock.now() >= self._deadline:
+        """Raise `Cancelled` or `Paused` when somebody asked for it, Timeout when the deadline has passed. Cheap."""
+        if self.clock.monotonic() >= self._deadline:
             raise Timeout(f"The operation did not end within {self.limits.deadline:g} s")
-        await self.look_for_cancel()
+        await self.look_for_signals()
 
-    async def look_for_cancel(self) -> None:
-        """Raise `Cancelled` when somebody asked for it and it can be taken back."""
-        now = self.clock.now()
-        if self._cancellable and now >= self._next_look:
-            self._next_look = now + timedelta(seconds=CANCEL_SECONDS)
-            if await self.catalog.operations.cancel_requested(self.operation.id):
-                raise Cancelled
+    async def look_for_signals(self) -> None:
+        """Raise `Cancelled` when somebody asked for it and it can be taken back, `Paused` likewise.
+
+        Raises Superseded when another worker runs the operation meanwhile.
+        """
+        now = self.clock.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + CANCEL_SECONDS
+        signals = await self.catalog.operations.signals(self.operation.id)
+        if signals.cancel and self._cancellable:
+            raise Cancelled
+        if signals.pause and self._pausable:
+            raise Paused
 
     @asynccontextmanager
     async def undoing(self) -> AsyncIterator[None]:
-        """Inside, cancel is no longer asked for and the deadline is the one for cleaning up."""
-        before = self._deadline, self._cancellable
-        self._deadline = self.clock.now() + timedelta(seconds=self.limits.undo)
-        self._cancellable = False
+        """Inside, nobody is asked any more for cancel or pause, and the deadline is the one for cleaning up."""
+        before = self._deadline, self._cancellable, self._pausable
+        self._deadline = self.clock.monotonic() + self.limits.undo
+        self._cancellable = self._pausable = False
         try:
             yield
         finally:
-            self._deadline, self._cancellable = before
+            self._deadline, self._cancellable, self._pausable = before
+
+    async def call(self, call: Awaitable[T], *, interruptible: bool = True) -> T:
+        """Await one call to a plug-in, at most `limits.call` seconds.
+
+        A cancel or a pause ends it at once, unless it is not `interruptible`: it has an effect that must be known.
+        Raises what the call raises, Unavailable when it hangs, and what `check_cancel` raises.
+        """
+        task = asyncio.ensure_future(call)
+        end = self.clock.monotonic() + self.limits.call
+        try:
+            while not (await asyncio.wait({task}, timeout=CANCEL_SECONDS))[0]:
+                if self.clock.monotonic() >= end:
+                    raise Unavailable(f"The system did not answer within {self.limits.call:g} s")
+                if interruptible:
+                    await self.check_cancel()
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_SECONDS)
+
+    async def each(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
+        """Yield what a plug-in yields; the way to each item is one `call`."""
+        try:
+            while (item := await self.call(_next(items))) is not None:
+                yield item
+        finally:
+            if isinstance(items, AsyncGenerator):
+                with contextlib.suppress(RuntimeError):  # it hangs in its last call, and was left there
+                    await items.aclose()
 
     async def wait(self, phase: str, poll: Callable[[], Awaitable[Pending | T]]) -> T:
         """Poll until there is a result; survive an outage; look at cancel and deadlines in between.
@@ -122,11 +171,11 @@ class Run:
         Raises whatever the poll raises, Unavailable after an outage that is too long, Timeout.
         """
         outage = Outage(self)
-        stalled_since: tuple[float | None, datetime] = (None, self.clock.now())
+        stalled_since: tuple[float | None, float] = (None, self.clock.monotonic())
         while True:
-            await self.look_for_cancel()  # the deadline comes after a poll: what ended long ago is no failure
+            await self.look_for_signals()  # the deadline comes after a poll: what ended long ago is no failure
             try:
-                answer = await poll()
+                answer = await self.call(poll())
             except Unavailable as error:
                 await outage.wait_or_raise(error)
                 continue
@@ -134,8 +183,8 @@ class Run:
             if not isinstance(answer, Pending):
                 return answer
             if answer.progress != stalled_since[0]:
-                stalled_since = (answer.progress, self.clock.now())
-            elif self.clock.now() - stalled_since[1] > timedelta(seconds=self.limits.stall):
+                stalled_since = (answer.progress, self.clock.monotonic())
+            elif self.clock.monotonic() - stalled_since[1] > self.limits.stall:
                 raise Timeout(
                     f"{phase}: the system made no progress for {self.limits.stall:g} s",
                     next_step="Look at the task on the system itself; it may be stuck.",
@@ -146,10 +195,14 @@ class Run:
 
     async def pause(self, seconds: float) -> None:
         """Sleep, in pieces short enough to notice a cancel."""
-        until = self.clock.now() + timedelta(seconds=seconds)
-        while (left := (until - self.clock.now()).total_seconds()) > 0:
+        until = self.clock.monotonic() + seconds
+        while (left := until - self.clock.monotonic()) > 0:
             await self.clock.sleep(min(left, CANCEL_SECONDS))
             await self.check_cancel()
+
+
+async def _next(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)
 
 
 class Outage:
@@ -157,7 +210,7 @@ class Outage:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._since: datetime | None = None
+        self._since: float | None = None
         self._tries = 0
 
     def over(self) -> None:
@@ -166,9 +219,9 @@ class Outage:
 
     async def wait_or_raise(self, error: Unavailable) -> None:
         """Wait before the next try; raise `error` when the outage is too long."""
-        now = self._run.clock.now()
+        now = self._run.clock.monotonic()
         self._since = self._since or now
-        left = self._run.limits.outage - (now - self._since).total_seconds()
+        left = self._run.limits.outage - (now - self._since)
         if left <= 0:
             raise error
         self._tries += 1

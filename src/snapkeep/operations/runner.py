@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.fencing import OPEN, Fence, Superseded
 from snapkeep.catalog.operations import ended
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import SnapkeepError, Timeout, Unavailable, VendorError
 from snapkeep.model.work import Ticket
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
+from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.kinds.diff import DiffHandler
 from snapkeep.operations.kinds.discover import DiscoverHandler
 from snapkeep.operations.kinds.exports import DeportHandler, ExportHandler
 from snapkeep.operations.kinds.snapshots import CloneHandler, CreateHandler, DeleteHandler, RestoreHandler
-from snapkeep.operations.run import Cancelled, Limits, Run
+from snapkeep.operations.run import Cancelled, Limits, Outage, Paused, Run
+
+T = TypeVar("T")
 
 HANDLERS: Mapping[str, Handler] = {
     handler.kind: handler
@@ -39,75 +46,145 @@ HANDLERS: Mapping[str, Handler] = {
 
 log = structlog.get_logger(__name__)
 
+DATABASE_SECONDS = (0.5, 15.0)
+"""First and longest pause before a step is run again, when the catalog's database was away."""
+
 
 class Runner:
     """The work that the engine runs: every end of an operation is recorded in the catalog."""
 
-    def __init__(self, catalog: Catalog, connections: Connections, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        connections: Connections,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        limits: Limits,
+        worker: str,
+    ) -> None:
         self._catalog = catalog
         self._connections = connections
+        self._dispatcher = dispatcher
         self._clock = clock
         self._limits = limits
+        self._worker = worker
 
-    async def start(self, operation_id: str) -> dict[str, Any]:
-        """Run the handler's `start`; return {"ticket": ...}, or {} when the operation has ended."""
-        operation = await self._catalog.operations.get(operation_id)
-        if operation.state.ended:
-            return {}
-        await self._catalog.operations.update(
-            operation_id, state=OperationState.RUNNING, started_at=operation.started_at or self._clock.now()
-        )
-        run = self._run(await self._catalog.operations.get(operation_id))
-        ticket: Ticket | None = None
-
-        async def begin() -> None:
-            nonlocal ticket
-            if operation.started_at is None:  # else first learn what an earlier run did; `finish` sees the cancel
-                await run.check_cancel()
-            ticket = await HANDLERS[operation.kind].start(run)
-
-        await self._guarded(run, begin, None)
+    async def start(self, operation_id: str, generation: int) -> dict[str, Any]:
+        """Run the handler's `start`; return {"ticket": ...}, or {} when there is nothing to finish."""
+        ticket = await self._step(operation_id, generation, self._start)
         return {"ticket": dict(ticket.data)} if ticket is not None else {}
 
-    async def finish(self, operation_id: str, started: dict[str, Any]) -> None:
+    async def finish(self, operation_id: str, generation: int, started: dict[str, Any]) -> None:
         """Run the handler's `finish` and record the result."""
-        operation = await self._catalog.operations.get(operation_id)
-        if "ticket" not in started or operation.state.ended:
+        if "ticket" in started:
+            ticket = Ticket(started["ticket"])
+            await self._step(operation_id, generation, lambda run: self._finish(run, ticket))
+
+    # -- a step ------------------------------------------------------------------------------------------------------
+    async def _step(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
+        """Claim the operation and run a step of it; once more from its beginning whenever the database was away.
+
+        None when there is nothing to do any more. Ends like a process that died when another worker runs the step.
+        """
+        for attempt in itertools.count():
+            try:
+                operation = await self._catalog.operations.claim(
+                    operation_id, generation, self._worker, self._clock.now()
+                )
+                return await work(self._run(operation)) if operation is not None else None
+            except Superseded:
+                await self._give_way(operation_id, generation)
+                return None
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("the database is away; the step is run again", operation=operation_id, reason=str(error))
+                first, longest = DATABASE_SECONDS
+                await self._clock.sleep(min(longest, first * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2))
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _give_way(self, operation_id: str, generation: int) -> None:
+        """Return when the operation needs this job no more. Else another worker runs it: leave no record of ours."""
+        current = await self._catalog.operations.known(operation_id)
+        if current is None or current.state.value not in OPEN or current.generation != generation:
             return
-        run, ticket = self._run(operation), Ticket(started["ticket"])
-
-        async def end() -> None:
-            result = await HANDLERS[operation.kind].finish(run, ticket)
-            await self._end(operation, OperationState.SUCCEEDED, result=result, progress=1.0)
-
-        await self._guarded(run, end, ticket)
+        log.warning("another worker runs the operation", operation=operation_id, worker=current.worker)
+        raise asyncio.CancelledError
 
     def _run(self, operation: OperationRecord) -> Run:
         async def connect() -> Any:
             return await self._connections.roles(await self._catalog.systems.get(operation.system_id))
 
-        cancellable = HANDLERS[operation.kind].cancellable
-        return Run(operation, self._catalog, connect, self._clock, self._limits, cancellable=cancellable)
+        catalog = self._catalog.behind(Fence(operation.id, operation.attempt))
+        handler = HANDLERS[operation.kind]
+        return Run(
+            operation,
+            catalog,
+            connect,
+            self._clock,
+            self._limits,
+            cancellable=handler.cancellable,
+            pausable=handler.pausable,
+        )
 
+    async def _start(self, run: Run) -> Ticket | None:
+        handler, ticket = HANDLERS[run.operation.kind], None
+        outage = Outage(run)
+
+        async def begin() -> None:
+            nonlocal ticket
+            if not run.uncertain:  # else first learn what an earlier run did; `finish` sees the cancel
+                await run.look_for_signals()
+            while ticket is None:
+                try:
+                    ticket = await run.call(handler.start(run), interruptible=False)
+                except Unavailable as error:
+                    if not handler.patient:
+                        raise
+                    run.uncertain = True
+                    await outage.wait_or_raise(error)
+
+        await self._guarded(run, begin, None)
+        return ticket
+
+    async def _finish(self, run: Run, ticket: Ticket) -> None:
+        async def end() -> None:
+            result = await HANDLERS[run.operation.kind].finish(run, ticket)
+            await self._end(run, OperationState.SUCCEEDED, result=result, progress=1.0)
+
+        await self._guarded(run, end, ticket)
+
+    # -- how it can end ----------------------------------------------------------------------------------------------
     async def _guarded(self, run: Run, work: Callable[[], Awaitable[None]], ticket: Ticket | None) -> None:
-        """Run `work`; record how it ended otherwise than well. Nothing but the death of the process gets out."""
+        """Run `work`; record how it ended otherwise than well.
+
+        What gets out: Superseded, and that the database is away.
+        """
         try:
             await work()
         except Cancelled:
             await self._cancelled(run, ticket)
+        except Paused:
+            await run.catalog.operations.update(
+                run.operation.id, state=OperationState.PAUSED, phase="paused", pause_requested=False
+            )
         except SnapkeepError as error:
             await self._failed(run, ticket, error)
-        except Exception as error:  # noqa: BLE001 - no operation may run for ever because of a defect of ours
-            await self._failed(run, ticket, _defect(run, error))
+        except Superseded:
+            raise
+        except Exception as error:
+            if is_outage(error):
+                raise
+            await self._failed(run, ticket, _defect(run, error))  # no operation runs for ever because of a defect
 
     async def _cancelled(self, run: Run, ticket: Ticket | None) -> None:
         await run.report("cancelling")
         error = await self._undo(run, ticket)
         if error is None:
-            await self._end(run.operation, OperationState.CANCELLED)
+            await self._end(run, OperationState.CANCELLED)
             return
         error = error.with_context("Cancelled, but what was begun could not be undone")
-        await self._end(run.operation, OperationState.FAILED, error=error.to_dict())
+        await self._end(run, OperationState.FAILED, error=_what_may_be_there(run, error.to_dict()))
 
     async def _undo(self, run: Run, ticket: Ticket | None) -> SnapkeepError | None:
         """Undo; return why it could not be done."""
@@ -116,30 +193,44 @@ class Runner:
                 await HANDLERS[run.operation.kind].undo(run, ticket)
         except SnapkeepError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - likewise
+        except Superseded:
+            raise
+        except Exception as error:
+            if is_outage(error):
+                raise
             return _defect(run, error)
         return None
 
     async def _failed(self, run: Run, ticket: Ticket | None, error: SnapkeepError) -> None:
         """Record the failure; where it is not known whether the system did the work, say what may be there."""
         data = error.to_dict()
-        unknown = ticket is not None or isinstance(error, Unavailable | Timeout | VendorError)
-        if run.operation.kind == "create" and unknown:
-            data["details"] |= {"may_exist": run.request["name"]}
-            data["next_step"] += f" The snapshot {run.request['name']} may exist: `snapkeep discover` will show it."
+        if ticket is not None or run.uncertain or isinstance(error, Unavailable | Timeout | VendorError):
+            data = _what_may_be_there(run, data)
         if HANDLERS[run.operation.kind].undone_on_failure and (second := await self._undo(run, ticket)) is not None:
             data["details"] |= {"not_undone": second.to_dict()}
-        await self._end(run.operation, OperationState.FAILED, error=data)
+        await self._end(run, OperationState.FAILED, error=data)
 
-    async def _end(self, operation: OperationRecord, state: OperationState, **values: Any) -> None:
-        for attempt in itertools.count():
-            try:
-                await self._catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
-                break
-            except Exception:  # disk full, database locked: the end must be recorded, however long it takes
-                log.exception("the end of an operation cannot be recorded; it is tried again", operation=operation.id)
-                await self._clock.sleep(min(30.0, 0.5 * 2 ** min(attempt, 8)))
+    async def _end(self, run: Run, state: OperationState, **values: Any) -> None:
+        operation = run.operation
+        await run.catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
         log.info("operation ended", operation=operation.id, kind=operation.kind, state=state.value)
+        if operation.exclusive is not None:
+            try:
+                await self._dispatcher.next_turn(operation.exclusive)
+            except Exception as error:  # noqa: BLE001 - this one has ended; the sweep finds the next
+                log.warning("the next turn was not given; it is tried again", reason=str(error))
+
+
+def _what_may_be_there(run: Run, data: dict[str, Any]) -> dict[str, Any]:
+    """Add to an error what may be on the system although its operation did not succeed."""
+    if run.operation.kind != "create":
+        return data
+    name, system = run.request["name"], run.operation.system_name
+    return {
+        **data,
+        "details": {**data["details"], "may_exist": name},
+        "next_step": f"{data['next_step']} The snapshot {name} may exist: `snapkeep reconcile {system}` says so.",
+    }
 
 
 def _defect(run: Run, error: Exception) -> SnapkeepError:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,46 +21,77 @@ from snapkeep.catalog.records import (
     OperationState,
     SnapshotRecord,
     SystemRecord,
+    WorkerState,
 )
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound, SnapkeepError, Timeout
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot_name
-from snapkeep.operations import engine as engines
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
-from snapkeep.operations.run import Limits
-from snapkeep.operations.runner import HANDLERS, Runner
+from snapkeep.operations.dispatch import Dispatcher
+from snapkeep.operations.runner import HANDLERS
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
 
 log = structlog.get_logger(__name__)
 
-PER_SYSTEM = 8
-"""Operations that run at once on one system."""
+RECONCILE_AGAIN = timedelta(minutes=10)
+"""After a crash a system is looked at once in this time, however many crashes there are."""
+
+_WAITING = [OperationState.QUEUED, OperationState.PAUSED]
+
+
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """Who asks, and under which id: who asks again under the same id gets the same operation."""
+
+    name: str
+    operation_id: str | None = None
 
 
 class Operations:
     """Starts operations and answers for their life."""
 
-    def __init__(self, catalog: Catalog, connections: Connections, engine: engines.Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        connections: Connections,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        takeover_seconds: float,
+    ) -> None:
         self._catalog = catalog
         self._connections = connections
-        self._engine = engine
+        self._dispatcher = dispatcher
         self._clock = clock
+        self.takeover_seconds = takeover_seconds
+        """Without a heartbeat for so long, a worker is held to be dead."""
 
     # -- one method for each kind ----------------------------------------------------------------------------------
-    async def discover(self, system: SystemRecord, requester: str) -> OperationRecord:
+    async def discover(self, system: SystemRecord, by: Requester) -> OperationRecord:
         """Find what lies on a system. One that is under way already is returned instead."""
-        for operation in await self._open_operations(system.name):
+        if known := await self._known(by):
+            return known
+        for operation in await self._catalog.operations.unended(system.name):
             if operation.kind == "discover":
                 return operation
-        return await self._submit("discover", system.id, system.name, system.name, {}, requester)
+        return await self._submit("discover", system, system.name, {}, by)
 
-    async def create(self, asset: AssetRecord, name: str | None, requester: str) -> OperationRecord:
+    async def reconcile(self, system: SystemRecord, by: Requester, *, apply: bool) -> OperationRecord:
+        """Compare the catalog with a system, about what is ours; `apply` mends it. One under way is returned."""
+        if known := await self._known(by):
+            return known
+        for operation in await self._catalog.operations.unended(system.name):
+            if operation.kind == "reconcile" and operation.request == {"apply": apply}:
+                return operation
+        return await self._submit("reconcile", system, system.name, {"apply": apply}, by)
+
+    async def create(self, asset: AssetRecord, name: str | None, by: Requester) -> OperationRecord:
         """Take a snapshot. Without a name it gets a unique one that carries our mark."""
+        if known := await self._known(by):
+            return known
         asset.asset.require(Capability.CREATE)
-        system = await self._catalog.systems.get(asset.system_id)
-        prefix = str(system.settings.get("snapshot_prefix", DEFAULT_PREFIX))
+        prefix = await self._prefix(asset)
         if name is not None and is_owned_name(prefix, name):
             raise InvalidInput(
                 f"{name!r} looks like a name that Snapkeep makes: {prefix} and digits",
@@ -69,10 +99,12 @@ class Operations:
             )
         chosen = name or new_snapshot_name(prefix, self._clock.now())
         request = {"asset_id": asset.id, "name": chosen}
-        return await self._on_asset("create", asset, f"{asset.reference}@{chosen}", request, requester)
+        return await self._on_asset("create", asset, f"{asset.reference}@{chosen}", request, by)
 
-    async def delete(self, snapshot: SnapshotRecord, requester: str) -> OperationRecord:
+    async def delete(self, snapshot: SnapshotRecord, by: Requester) -> OperationRecord:
         """Delete a snapshot. Raises Busy while it is exported or another operation needs it."""
+        if known := await self._known(by):
+            return known
         asset = await self._asset_for(snapshot, Capability.DELETE)
         exports = await self._catalog.exports.find(snapshot_row=snapshot.id)
         if exports:
@@ -83,7 +115,7 @@ class Operations:
             )
         users = [
             operation
-            for operation in await self._open_operations(snapshot.system_name)
+            for operation in await self._catalog.operations.unended(snapshot.system_name)
             if snapshot.id in operation.request.values() and operation.kind != "delete"
         ]
         if users:
@@ -92,61 +124,67 @@ class Operations:
                 next_step="Wait for the operation to end, or cancel it.",
                 dependents=[item.id for item in users],
             )
-        return await self._on_asset("delete", asset, snapshot.reference, {"snapshot_id": snapshot.id}, requester)
+        return await self._on_asset("delete", asset, snapshot.reference, {"snapshot_id": snapshot.id}, by)
 
-    async def restore(self, snapshot: SnapshotRecord, confirmation: str, requester: str) -> OperationRecord:
+    async def restore(self, snapshot: SnapshotRecord, confirmation: str, by: Requester) -> OperationRecord:
         """Turn the asset back to the snapshot. `confirmation` must be the asset's name."""
+        if known := await self._known(by):
+            return known
         asset = await self._asset_for(snapshot, Capability.RESTORE)
         require_confirmation(asset.asset, confirmation)
         request = {"snapshot_id": snapshot.id, "confirmation": confirmation}
-        return await self._on_asset("restore", asset, snapshot.reference, request, requester)
+        return await self._on_asset("restore", asset, snapshot.reference, request, by)
 
-    async def clone(self, snapshot: SnapshotRecord, name: str, confirmation: str, requester: str) -> OperationRecord:
+    async def clone(self, snapshot: SnapshotRecord, name: str, confirmation: str, by: Requester) -> OperationRecord:
         """Make a new asset from the snapshot. `confirmation` must be the source asset's name."""
+        if known := await self._known(by):
+            return known
         asset = await self._asset_for(snapshot, Capability.CLONE)
         require_confirmation(asset.asset, confirmation)
         with contextlib.suppress(NotFound):
             await self._catalog.inventory.find_asset(snapshot.system_name, name)
             raise Conflict(f"System {snapshot.system_name!r} has an asset {name!r} already")
         request = {"snapshot_id": snapshot.id, "name": name, "confirmation": confirmation}
-        return await self._on_asset("clone", asset, snapshot.reference, request, requester)
+        return await self._on_asset("clone", asset, snapshot.reference, request, by)
 
     async def export(
         self,
         snapshot: SnapshotRecord,
         host: BackupHost,
         mode: AccessMode,
-        requester: str,
+        by: Requester,
         *,
-        renews: str | None = None,
+        renews: bool = False,
     ) -> OperationRecord:
         """Make a snapshot readable on a backup host; repeated, it renews the access.
 
-        `renews`: id of the operation that only renews an export still in force.
+        `renews`: only renew an export that is still in force.
         """
+        if known := await self._known(by):
+            return known
         asset = await self._asset_for(snapshot, Capability.EXPORT)
         require_address(host)
         request = {
             "snapshot_id": snapshot.id,
             "host": {"name": host.name, "address": host.address},
             "mode": mode.value,
-            "renews": renews is not None,
+            "renews": renews,
         }
-        return await self._on_asset(
-            "export", asset, f"{snapshot.reference} to {host.name}", request, requester, operation_id=renews
-        )
+        return await self._on_asset("export", asset, f"{snapshot.reference} to {host.name}", request, by)
 
-    async def deport(self, export: ExportRecord, requester: str) -> OperationRecord:
+    async def deport(self, export: ExportRecord, by: Requester) -> OperationRecord:
         """Take an export back; one that has ended is taken back once more, harmlessly."""
         snapshot = await self._catalog.inventory.snapshot(export.snapshot_id)
         asset = await self._catalog.inventory.asset(snapshot.asset_id)
         target = f"{export.reference} from {export.export.host.name}"
-        return await self._on_asset("deport", asset, target, {"export_id": export.id}, requester)
+        return await self._on_asset("deport", asset, target, {"export_id": export.id}, by)
 
     async def diff(
-        self, asset: AssetRecord, base: SnapshotRecord | None, new: SnapshotRecord, requester: str
+        self, asset: AssetRecord, base: SnapshotRecord | None, new: SnapshotRecord, by: Requester
     ) -> OperationRecord:
         """Fetch and store what changed from `base` to `new`; without base, everything in `new`."""
+        if known := await self._known(by):
+            return known
         asset.asset.require(Capability.DIFF_FILES)
         require_same_asset(asset.asset, base.snapshot if base else None, new.snapshot)
         require_older(base.snapshot if base else None, new.snapshot)
@@ -156,34 +194,123 @@ class Operations:
         request = {"asset_id": asset.id, "base_id": base.id if base else None, "new_id": new.id}
         begin = base.snapshot.name if base else "(nothing)"
         target = f"{asset.reference}: {begin} to {new.snapshot.name}"
-        return await self._on_asset("diff", asset, target, request, requester)
+        return await self._on_asset("diff", asset, target, request, by)
 
     # -- life --------------------------------------------------------------------------------------------------------
     async def cancel(self, operation: OperationRecord) -> OperationRecord:
         """Ask for the end of an operation. Raises Conflict when it has ended or cannot be taken back any more."""
-        if operation.state.ended:
-            raise Conflict(f"The operation has ended: {operation.state}", next_step="There is nothing to cancel.")
-        if operation.state is OperationState.RUNNING and not HANDLERS[operation.kind].cancellable:
+        _require_open(operation, "cancel")
+        if operation.attempt and not HANDLERS[operation.kind].cancellable:
             raise Conflict(
                 f"A {operation.kind} that has begun cannot be taken back",
                 next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
             )
-        await self._catalog.operations.update(operation.id, cancel_requested=True)
-        if operation.state is OperationState.QUEUED:
-            await self._catalog.operations.end_queued(
-                operation.id, **ended(OperationState.CANCELLED, self._clock.now())
+        operations = self._catalog.operations
+        cancelled = ended(OperationState.CANCELLED, self._clock.now())
+        if not operation.attempt and await operations.change(operation.id, _WAITING, **cancelled):
+            return await operations.get(operation.id)
+        await operations.update(operation.id, cancel_requested=True)
+        if operation.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
+            await self._go_on(operation, cancel_requested=True)
+        return await operations.get(operation.id)
+
+    async def pause(self, operation: OperationRecord) -> OperationRecord:
+        """Hold an operation back until it is resumed. Raises Conflict when it has ended or is not ours to hold."""
+        _require_open(operation, "pause")
+        operations = self._catalog.operations
+        if await operations.change(operation.id, [OperationState.QUEUED], state=OperationState.PAUSED, phase="paused"):
+            return await operations.get(operation.id)
+        if not HANDLERS[operation.kind].pausable:
+            raise Conflict(
+                f"A {operation.kind} that has begun cannot be paused: the system works, not Snapkeep",
+                next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
             )
+        await operations.update(operation.id, pause_requested=True)
+        return await operations.get(operation.id)
+
+    async def resume(self, operation: OperationRecord) -> OperationRecord:
+        """Let a paused operation go on; one that was asked to pause and has not yet, is not. Raises Conflict."""
+        _require_open(operation, "resume")
+        await self._catalog.operations.update(operation.id, pause_requested=False)
+        await self._go_on(operation)
         return await self._catalog.operations.get(operation.id)
 
-    async def resume_all(self) -> None:
-        """Hand every open operation to the engine; those that it knows are not begun again."""
-        for operation_id in await self._catalog.operations.open_ids():
-            if await self._engine.has_ended(operation_id):
-                error = SnapkeepError("The operation ended without a record of how")
-                values = ended(OperationState.FAILED, self._clock.now(), error=error.to_dict())
-                await self._catalog.operations.update(operation_id, **values)
-            else:
-                await self._enqueue(await self._catalog.operations.get(operation_id))
+    async def _go_on(self, operation: OperationRecord, **values: Any) -> None:
+        values |= {
+            "state": OperationState.QUEUED,
+            "phase": "queued",
+            "pause_requested": False,
+            "generation": operation.generation + 1,
+        }
+        paused = [OperationState.PAUSED]
+        if await self._catalog.operations.change(operation.id, paused, operation.generation, **values):
+            await self._dispatcher.dispatch(await self._catalog.operations.get(operation.id))
+
+    async def retry(self, operation: OperationRecord, by: Requester) -> OperationRecord:
+        """Ask once more for what failed or was cancelled, as a new operation. Raises Conflict for the others."""
+        if operation.state not in {OperationState.FAILED, OperationState.CANCELLED}:
+            raise Conflict(
+                f"The operation is {operation.state}: only one that failed or was cancelled can be retried",
+                next_step=f"See `snapkeep operation show {operation.id}`.",
+            )
+        request, inventory = operation.request, self._catalog.inventory
+
+        async def snapshot(key: str = "snapshot_id") -> SnapshotRecord:
+            return await inventory.snapshot(request[key])
+
+        match operation.kind:
+            case "discover":
+                return await self.discover(await self._catalog.systems.get(operation.system_id), by)
+            case "reconcile":
+                system = await self._catalog.systems.get(operation.system_id)
+                return await self.reconcile(system, by, apply=request["apply"])
+            case "create":
+                asset = await inventory.asset(request["asset_id"])
+                ours = is_owned_name(await self._prefix(asset), request["name"])
+                return await self.create(asset, None if ours else request["name"], by)
+            case "delete":
+                return await self.delete(await snapshot(), by)
+            case "restore":
+                return await self.restore(await snapshot(), request["confirmation"], by)
+            case "clone":
+                return await self.clone(await snapshot(), request["name"], request["confirmation"], by)
+            case "export":
+                return await self.export(
+                    await snapshot(), BackupHost(**request["host"]), AccessMode(request["mode"]), by
+                )
+            case "deport":
+                return await self.deport(await self._catalog.exports.get(request["export_id"]), by)
+            case "diff":
+                base = await snapshot("base_id") if request["base_id"] else None
+                return await self.diff(await inventory.asset(request["asset_id"]), base, await snapshot("new_id"), by)
+        raise InvalidInput(f"A {operation.kind} cannot be retried; ask for it anew")
+
+    async def explain(self, operation: OperationRecord) -> str:
+        """Return the phase of an operation; of one that waits, what it waits for."""
+        if operation.state is not OperationState.QUEUED:
+            return operation.phase
+        if operation.exclusive and not operation.turn:
+            holder = await self._catalog.operations.holder(operation.exclusive)
+            return f"queued behind {holder.kind} {holder.id}" if holder else operation.phase
+        if operation.queue not in await self.served_queues():
+            return f"queued: no living worker serves the queue {operation.queue!r}"
+        return operation.phase
+
+    async def served_queues(self) -> set[str]:
+        """Return the queues that a living worker serves."""
+        workers = await self._catalog.workers.find()
+        alive = [item for item in workers if item.state(self.takeover_seconds) is WorkerState.ALIVE]
+        return {queue for item in alive for queue in item.queues}
+
+    async def reconcile_after_crash(self, system_id: str) -> None:
+        """Report what a crash may have left on a system, unless that was looked at a moment ago."""
+        if "reconcile" not in HANDLERS:
+            return
+        with contextlib.suppress(NotFound):  # it may have been removed meanwhile
+            system = await self._catalog.systems.get(system_id)
+            since = self._clock.now() - RECONCILE_AGAIN
+            if not await self._catalog.operations.asked_since("reconcile", system.id, since):
+                await self.reconcile(system, Requester("snapkeep"), apply=False)
 
     async def refresh_exports(self) -> None:
         """Renew the exports that are due. One that cannot be renewed does not keep the others from it."""
@@ -198,13 +325,13 @@ class Operations:
 
     async def _renew(self, record: ExportRecord, now: datetime) -> None:
         """Start the next try to renew, with back-off after failed ones. Raises Timeout once the export has expired."""
-        operation_id = ""
+        by = Requester("snapkeep")
         for attempt in itertools.count():
             due = f"refresh {record.export.refresh_at} {attempt}"
             operation_id = str(uuid.uuid5(uuid.UUID(record.id), due))
-            try:
-                known = await self._catalog.operations.get(operation_id)
-            except NotFound:
+            by = Requester("snapkeep", operation_id)
+            known = await self._catalog.operations.known(operation_id)
+            if known is None:
                 break
             pause = timedelta(seconds=min(60, 2**attempt))
             if known.ended_at is None or (now < known.ended_at + pause and not _expired(record, now)):
@@ -212,7 +339,7 @@ class Operations:
         if _expired(record, now):
             raise Timeout("The export expired before it could be renewed")
         snapshot = await self._catalog.inventory.snapshot(record.snapshot_id)
-        await self.export(snapshot, record.export.host, record.export.mode, "snapkeep", renews=operation_id)
+        await self.export(snapshot, record.export.host, record.export.mode, by, renews=True)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _asset_for(self, snapshot: SnapshotRecord, capability: Capability) -> AssetRecord:
@@ -226,7 +353,7 @@ class Operations:
 
     async def _refuse_deleted(self, snapshot: SnapshotRecord) -> None:
         """Raise Busy while a delete of the snapshot is under way."""
-        for operation in await self._open_operations(snapshot.system_name):
+        for operation in await self._catalog.operations.unended(snapshot.system_name):
             if operation.kind == "delete" and operation.request["snapshot_id"] == snapshot.id:
                 raise Busy(
                     f"{snapshot.reference} is being deleted",
@@ -234,79 +361,44 @@ class Operations:
                     dependents=[operation.id],
                 )
 
-    async def _open_operations(self, system: str) -> list[OperationRecord]:
-        states = (OperationState.QUEUED, OperationState.RUNNING)
-        return await self._catalog.operations.find(system=system, states=states, limit=10_000)
+    async def _known(self, by: Requester) -> OperationRecord | None:
+        """Return the operation that this requester has asked for already, under the same key."""
+        return await self._catalog.operations.known(by.operation_id) if by.operation_id else None
+
+    async def _prefix(self, asset: AssetRecord) -> str:
+        system = await self._catalog.systems.get(asset.system_id)
+        return str(system.settings.get("snapshot_prefix", DEFAULT_PREFIX))
 
     async def _on_asset(
-        self,
-        kind: str,
-        asset: AssetRecord,
-        target: str,
-        request: Mapping[str, Any],
-        requester: str,
-        *,
-        operation_id: str | None = None,
+        self, kind: str, asset: AssetRecord, target: str, request: Mapping[str, Any], by: Requester
     ) -> OperationRecord:
-        named = {"asset_id": asset.id, **request}
-        return await self._submit(
-            kind, asset.system_id, asset.system_name, target, named, requester, operation_id=operation_id
-        )
+        system = await self._catalog.systems.get(asset.system_id)
+        return await self._submit(kind, system, target, {"asset_id": asset.id, **request}, by)
 
     async def _submit(
-        self,
-        kind: str,
-        system_id: str,
-        system_name: str,
-        target: str,
-        request: dict[str, Any],
-        requester: str,
-        *,
-        operation_id: str | None = None,
+        self, kind: str, system: SystemRecord, target: str, request: dict[str, Any], by: Requester
     ) -> OperationRecord:
-        """Record the intent, then queue it; a crash in between is mended by `resume_all`."""
+        """Record the intent, then hand it to the engine; a crash in between is mended by the dispatcher's sweep."""
         operation = await self._catalog.operations.add(
-            operation_id=operation_id or self._clock.new_id(),
+            operation_id=by.operation_id or self._clock.new_id(),
             kind=kind,
-            system_id=system_id,
-            system_name=system_name,
+            system_id=system.id,
+            system_name=system.name,
+            queue=system.queue,
             target=target,
             request=request,
-            requester=requester,
+            requester=by.name,
+            exclusive=request["asset_id"] if HANDLERS[kind].exclusive else None,
             now=self._clock.now(),
         )
-        await self._enqueue(operation)
+        await self._dispatcher.dispatch(operation)
         return operation
-
-    async def _enqueue(self, operation: OperationRecord) -> None:
-        if operation.kind in {"export", "deport", "delete"}:
-            # One access entry serves all exports of an asset, and what is exported is not deleted: one by one.
-            await self._engine.submit(operation.id, queue=engines.ONE_BY_ONE, key=operation.request["asset_id"])
-        else:
-            await self._engine.submit(operation.id, queue=engines.OPERATIONS, key=operation.system_id)
 
 
 def _expired(record: ExportRecord, now: datetime) -> bool:
     return record.export.expires_at is not None and record.export.expires_at < now
 
 
-@asynccontextmanager
-async def open_operations(
-    catalog: Catalog,
-    engine_path: Path,
-    *,
-    executor_id: str,
-    clock: Clock | None = None,
-    limits: Limits | None = None,
-) -> AsyncIterator[tuple[Operations, Connections]]:
-    """Run the engine over a catalog; what an earlier process left unfinished goes on."""
-    clock = clock or Clock()
-    connections = Connections(catalog.systems)
-    runner = Runner(catalog, connections, clock, limits or Limits())
-    try:
-        async with engines.launch(engine_path, runner, executor_id=executor_id, per_system=PER_SYSTEM) as engine:
-            operations = Operations(catalog, connections, engine, clock)
-            await operations.resume_all()
-            yield operations, connections
-    finally:
-        await connections.close_all()
+def _require_open(operation: OperationRecord, verb: str) -> None:
+    if operation.state.ended:
+        raise Conflict(f"The operation has ended: {operation.state}", next_step=f"There is nothing to {verb}.")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hmac
+import uuid
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.model.errors import AuthenticationFailed
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
-from snapkeep.operations.service import Operations
+from snapkeep.operations.service import Operations, Requester
 from snapkeep.server.datadir import token_digest
 
 
@@ -51,5 +52,27 @@ def get_context(request: Request) -> Context:
     return context
 
 
-Caller = Annotated[str, Depends(require_token)]
+_KEYS = uuid.UUID("d7f6a1c4-0a51-4a0c-8a3e-6f2f4d8b7c11")
+
+
+def get_requester(
+    request: Request,
+    name: Annotated[str, Depends(require_token)],
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="Who asks again with the same key gets the same operation: repeat a request whose answer was "
+            "lost.",
+        ),
+    ] = None,
+) -> Requester:
+    """Return who asks for an operation, and under which id."""
+    if idempotency_key is None:
+        return Requester(name)
+    return Requester(name, str(uuid.uuid5(_KEYS, f"{name} {request.url.path} {idempotency_key}")))
+
+
+Caller = Annotated[Requester, Depends(get_requester)]
 Parts = Annotated[Context, Depends(get_context)]

@@ -1,8 +1,7 @@
-"""`snapkeep serve`: API, engine and maintenance in one process, on SQLite."""
+"""`snapkeep serve`: API, engine and upkeep in one process; on SQLite, or on PostgreSQL beside workers."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import ipaddress
@@ -10,107 +9,91 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import FrameType
 
 import structlog
 import uvicorn
-from sqlalchemy.exc import SQLAlchemyError
 
-from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
 from snapkeep.catalog.secrets import load_key
 from snapkeep.model.errors import Conflict, InvalidInput
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.run import Limits
-from snapkeep.operations.service import Operations, open_operations
+from snapkeep.operations.open import open_operations
 from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
 from snapkeep.server.datadir import DataDir, claim
+from snapkeep.server.opening import leave_in_time, open_catalog_patiently
 from snapkeep.server.settings import ServerSettings
 
-EXECUTOR = "serve"
-"""The engine's name for this process: the next `serve` on the same data directory goes on with its work."""
-
-MAINTENANCE_SECONDS = 1.0
-SHUTDOWN_SECONDS = 5
+SHUTDOWN_SECONDS = 3
+"""How long answers that are being sent may take at the end."""
 
 log = structlog.get_logger(__name__)
 
 
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """See that asking for the end leads to it, whatever hangs."""
+        leave_in_time()
+        super().handle_exit(sig, frame)
+
+
 def serve(settings: ServerSettings) -> None:
-    """Run until SIGTERM or SIGINT. Raises Busy, Conflict or InvalidInput when it cannot start."""
+    """Run until SIGTERM or SIGINT. Raises Busy, Conflict, InvalidInput or Unavailable when it cannot start or go on."""
     os.umask(0o077)  # catalog and engine are for the owner alone, also in a directory that others may enter
     logs.configure(settings.log_format, settings.log_level)
     with claim(settings.data_dir) as directory, _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         failed: list[Exception] = []
-        app = create_app(directory.load_token(), lambda: _open(settings, directory, url, failed))
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[Context]:
+            try:
+                async with _opened(settings, directory, url, server, failed) as context:
+                    yield context
+            except Exception as error:
+                failed.append(error)  # uvicorn would only log it
+                raise
+
         config = uvicorn.Config(
-            app,
+            create_app(directory.load_token(), opened),
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
+        server = _Server(config)
         with contextlib.suppress(SystemExit):  # uvicorn's way to say that the application did not start
-            uvicorn.Server(config).run(sockets=[listener])
+            server.run(sockets=[listener])
         if failed:
             raise failed[0]
 
 
 @asynccontextmanager
-async def _open(
-    settings: ServerSettings, directory: DataDir, url: str, failed: list[Exception]
+async def _opened(
+    settings: ServerSettings, directory: DataDir, url: str, server: uvicorn.Server, failed: list[Exception]
 ) -> AsyncIterator[Context]:
-    """Open everything; why it could not be opened goes to `failed`, as uvicorn would only log it."""
-    try:
-        async with _opened(settings, directory, url) as context:
-            yield context
-    except SQLAlchemyError as error:
-        failed.append(
-            InvalidInput(
-                f"The catalog {directory.catalog} cannot be used: {error.__cause__ or error}",
-                next_step="Restore it from its backup, or choose another --data-dir.",
-            )
-        )
-        raise
-    except Exception as error:
-        failed.append(error)
-        raise
-
-
-@asynccontextmanager
-async def _opened(settings: ServerSettings, directory: DataDir, url: str) -> AsyncIterator[Context]:
+    """Open everything. When this process must end because of another one of its name, the reason goes to `failed`."""
     clock = Clock()
-    limits = Limits(deadline=settings.operation_seconds, stall=settings.stall_seconds, outage=settings.outage_seconds)
+    sqlite = settings.catalog_url().startswith("sqlite")
+    queues = settings.queues if settings.work else ()
+
+    def must_end(error: Exception) -> None:
+        failed.append(error)
+        server.should_exit = True
+
     async with (
-        open_catalog(sqlite_url(directory.catalog), load_key(directory.key)) as catalog,
-        open_operations(catalog, directory.engine, executor_id=EXECUTOR, clock=clock, limits=limits) as (
-            operations,
-            connections,
-        ),
+        open_catalog_patiently(settings, load_key(settings.key_file), clock) as catalog,
+        open_operations(
+            catalog, settings.operations(settings.name, queues, alone=sqlite), clock=clock, on_failure=must_end
+        ) as opened,
     ):
-        upkeep = asyncio.create_task(_maintain(operations))
         directory.write_address(url)
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
-        log.info("ready", url=url, data_dir=str(directory.root))
-        try:
-            yield Context(catalog, operations, connections, clock)
-        finally:
-            upkeep.cancel()
-            await asyncio.gather(upkeep, return_exceptions=True)
-
-
-async def _maintain(operations: Operations) -> None:
-    """Renew exports before they expire, for as long as the server runs."""
-    while True:
-        try:
-            await operations.refresh_exports()
-        except Exception:
-            log.exception("maintenance failed; it is tried again")
-        await asyncio.sleep(MAINTENANCE_SECONDS)
+        log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
+        yield Context(catalog, opened.operations, opened.connections, clock)
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

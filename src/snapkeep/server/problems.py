@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from snapkeep.model.errors import InvalidInput, NotFound, SnapkeepError
+from snapkeep.catalog.database import DATABASE_OUTAGE, is_outage
+from snapkeep.model.errors import InvalidInput, NotFound, SnapkeepError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +21,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SnapkeepError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    for kind in DATABASE_OUTAGE:
+        app.add_exception_handler(kind, _database)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -57,6 +60,18 @@ async def _http(_: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers) if error.headers else None
     next_step = "See the REST reference for what exists."
     return problem(kind(str(error.detail), next_step=next_step), error.status_code, headers)
+
+
+async def _database(request: Request, error: Exception) -> JSONResponse:
+    """A database that is away is no defect of ours: say so, and when to come back."""
+    if not is_outage(error):
+        return await _unexpected(request, error)
+    log.warning("the database is away", method=request.method, path=request.url.path, reason=str(error))
+    away = Unavailable(
+        "The database of the catalog does not answer, or cannot write",
+        next_step="Try again in a moment; if it stays so, look at the database, and at its disk.",
+    )
+    return problem(away, headers={"Retry-After": "2"})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

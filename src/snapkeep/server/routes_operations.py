@@ -16,7 +16,7 @@ from snapkeep.changes.wire import change_to_dict
 from snapkeep.model.changes import ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete, InvalidInput
 from snapkeep.server.context import Caller, Parts
-from snapkeep.server.schemas import ChangeListIn, ChangeListOut, OperationOut, Page
+from snapkeep.server.schemas import ChangeListIn, ChangeListOut, OperationOut, Page, WorkerOut
 
 router = APIRouter(tags=["operations"])
 
@@ -39,7 +39,8 @@ async def list_operations(
 @router.get("/operations/{operation_id}")
 async def show_operation(operation_id: str, parts: Parts) -> OperationOut:
     """Show one operation; the beginning of an id is enough when it is unique."""
-    return OperationOut.of(await parts.catalog.operations.get(operation_id))
+    operation = await parts.catalog.operations.get(operation_id)
+    return OperationOut.of(operation, await parts.operations.explain(operation))
 
 
 @router.post("/operations/{operation_id}/cancel", status_code=status.HTTP_202_ACCEPTED)
@@ -47,6 +48,31 @@ async def cancel_operation(operation_id: str, parts: Parts) -> OperationOut:
     """Ask for the end of an operation; what it made is undone."""
     operation = await parts.catalog.operations.get(operation_id)
     return OperationOut.of(await parts.operations.cancel(operation))
+
+
+@router.post("/operations/{operation_id}/pause", status_code=status.HTTP_202_ACCEPTED)
+async def pause_operation(operation_id: str, parts: Parts) -> OperationOut:
+    """Hold an operation back: one that waits, or one whose work is ours (discover, diff)."""
+    return OperationOut.of(await parts.operations.pause(await parts.catalog.operations.get(operation_id)))
+
+
+@router.post("/operations/{operation_id}/resume", status_code=status.HTTP_202_ACCEPTED)
+async def resume_operation(operation_id: str, parts: Parts) -> OperationOut:
+    """Let a paused operation go on."""
+    return OperationOut.of(await parts.operations.resume(await parts.catalog.operations.get(operation_id)))
+
+
+@router.post("/operations/{operation_id}/retry", status_code=status.HTTP_202_ACCEPTED)
+async def retry_operation(operation_id: str, parts: Parts, caller: Caller) -> OperationOut:
+    """Ask once more for what failed or was cancelled, as a new operation."""
+    return OperationOut.of(await parts.operations.retry(await parts.catalog.operations.get(operation_id), caller))
+
+
+@router.get("/workers")
+async def list_workers(parts: Parts) -> Page[WorkerOut]:
+    """List the processes that run operations."""
+    limit = parts.operations.takeover_seconds
+    return Page(data=[WorkerOut.of(item, limit) for item in await parts.catalog.workers.find()])
 
 
 @router.post("/change-lists", status_code=status.HTTP_202_ACCEPTED)

@@ -8,7 +8,16 @@ from snapkeep.model.errors import Busy, SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.plugin.registry import get_plugin, plugin_names
 from snapkeep.server.context import Caller, Parts
-from snapkeep.server.schemas import FindingOut, OperationOut, Page, PluginOut, SystemChange, SystemIn, SystemOut
+from snapkeep.server.schemas import (
+    FindingOut,
+    OperationOut,
+    Page,
+    PluginOut,
+    ReconcileIn,
+    SystemChange,
+    SystemIn,
+    SystemOut,
+)
 
 router = APIRouter(tags=["systems"])
 
@@ -37,7 +46,7 @@ async def add_system(body: SystemIn, parts: Parts) -> SystemOut:
     settings = get_plugin(body.plugin).settings.parse(body.settings)
     plain, secrets = settings.dump()
     record = await parts.catalog.systems.add(
-        parts.clock.new_id(), body.name, body.plugin, plain, secrets, parts.clock.now()
+        parts.clock.new_id(), body.name, body.plugin, plain, secrets, body.queue, parts.clock.now()
     )
     return SystemOut.of(record)
 
@@ -65,8 +74,14 @@ async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOu
             f"{', '.join(sorted(changed))} of {name!r} cannot be changed: there are still {_listed(left)}",
             next_step="Delete and deport what is there first, or add the other one as a system of its own.",
         )
+    queue = body.queue or record.queue
+    if queue != record.queue and left["operations under way"]:
+        raise Busy(
+            f"The queue of {name!r} cannot be changed: {left['operations under way']} operations are under way in it",
+            next_step="Wait for their end, or cancel them.",
+        )
     plain, secrets = new.dump()
-    stored = await parts.catalog.systems.change(record.id, plain, secrets)
+    stored = await parts.catalog.systems.change(record.id, plain, secrets, queue)
     parts.connections.retire(record.id)
     return SystemOut.of(stored)
 
@@ -108,6 +123,13 @@ async def discover(name: str, parts: Parts, caller: Caller) -> OperationOut:
     """Find the assets and snapshots of a system."""
     record = await parts.catalog.systems.get(name)
     return OperationOut.of(await parts.operations.discover(record, caller))
+
+
+@router.post("/systems/{name}/reconcile", status_code=status.HTTP_202_ACCEPTED)
+async def reconcile(name: str, body: ReconcileIn, parts: Parts, caller: Caller) -> OperationOut:
+    """Compare the catalog with what the system says, about snapshots and exports of ours."""
+    record = await parts.catalog.systems.get(name)
+    return OperationOut.of(await parts.operations.reconcile(record, caller, apply=body.apply))
 
 
 def _listed(left: dict[str, int]) -> str:

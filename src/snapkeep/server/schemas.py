@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from snapkeep.catalog.records import (
     OperationRecord,
     SnapshotRecord,
     SystemRecord,
+    WorkerRecord,
 )
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Finding
@@ -47,12 +48,20 @@ class SystemIn(_In):
     name: SystemName = Field(description="Lower-case letters, digits, '-' and '.', at most 63 characters.")
     plugin: str = Field(description="Name of the plug-in.")
     settings: dict[str, Any] = Field(description="Settings and secrets, as the plug-in's schema says.")
+    queue: SystemName = Field(default="default", description="Queue of its operations: workers that serve it run them.")
 
 
 class SystemChange(_In):
     """Settings to be changed; null takes a setting away. What is not named stays, secrets included."""
 
-    settings: dict[str, Any]
+    settings: dict[str, Any] = Field(default={})
+    queue: SystemName | None = Field(default=None, description="Another queue for its operations.")
+
+
+class ReconcileIn(_In):
+    """A comparison of the catalog with a system."""
+
+    apply: bool = Field(default=False, description="Mend what is found; otherwise nothing is changed.")
 
 
 class SnapshotIn(_In):
@@ -145,6 +154,7 @@ class SystemOut(_Out):
     name: str
     plugin: str
     settings: dict[str, Any]
+    queue: str
     created_at: datetime
     discovered_at: datetime | None
 
@@ -156,6 +166,7 @@ class SystemOut(_Out):
             name=record.name,
             plugin=record.plugin,
             settings=record.settings,
+            queue=record.queue,
             created_at=record.created_at,
             discovered_at=record.discovered_at,
         )
@@ -305,7 +316,10 @@ class ExportOut(_Out):
 
 
 class OperationOut(_Out):
-    """An operation. `progress` is 0 to 1, null when unknown; `items` counts what was handled so far."""
+    """An operation. `progress` is 0 to 1, null when unknown; `items` counts what was handled so far.
+
+    `items_per_second` is their rate since the begin; `attempt` counts the steps begun: two where all goes well.
+    """
 
     id: str
     kind: str
@@ -316,7 +330,12 @@ class OperationOut(_Out):
     phase: str
     progress: float | None
     items: int | None
+    items_per_second: float | None
     cancel_requested: bool
+    pause_requested: bool
+    queue: str
+    worker: str | None
+    attempt: int
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     created_at: datetime
@@ -324,8 +343,8 @@ class OperationOut(_Out):
     ended_at: datetime | None
 
     @classmethod
-    def of(cls, record: OperationRecord) -> OperationOut:
-        """Map the record."""
+    def of(cls, record: OperationRecord, phase: str | None = None) -> OperationOut:
+        """Map the record; `phase`: better words than those recorded."""
         return cls(
             id=record.id,
             kind=record.kind,
@@ -333,15 +352,56 @@ class OperationOut(_Out):
             target=record.target,
             requester=record.requester,
             state=record.state.value,
-            phase=record.phase,
+            phase=phase or record.phase,
             progress=record.progress,
             items=record.items,
+            items_per_second=_rate(record),
             cancel_requested=record.cancel_requested,
+            pause_requested=record.pause_requested,
+            queue=record.queue,
+            worker=record.worker,
+            attempt=record.attempt,
             result=record.result,
             error=record.error,
             created_at=record.created_at,
             started_at=record.started_at,
             ended_at=record.ended_at,
+        )
+
+
+def _rate(record: OperationRecord) -> float | None:
+    if not record.items or record.started_at is None:
+        return None
+    seconds = ((record.ended_at or datetime.now(UTC)) - record.started_at).total_seconds()
+    return round(record.items / seconds, 1) if seconds > 0 else None
+
+
+class WorkerOut(_Out):
+    """A process that runs operations."""
+
+    name: str
+    state: str
+    queues: list[str]
+    host: str
+    pid: int
+    version: str
+    heartbeat_age_seconds: float
+    started_at: datetime
+    left_at: datetime | None
+
+    @classmethod
+    def of(cls, record: WorkerRecord, takeover_seconds: float) -> WorkerOut:
+        """Map the record."""
+        return cls(
+            name=record.name,
+            state=record.state(takeover_seconds).value,
+            queues=list(record.queues),
+            host=record.host,
+            pid=record.pid,
+            version=record.version,
+            heartbeat_age_seconds=round(record.heartbeat_age, 1),
+            started_at=record.started_at,
+            left_at=record.left_at,
         )
 
 

@@ -20,6 +20,12 @@ class Handler(ABC):
     """Whether `undo` can take back what was begun; otherwise only a queued operation can be cancelled."""
     undone_on_failure: ClassVar[bool] = False
     """Whether `undo` is also run after a failure, when it is not known how far the system came."""
+    pausable: ClassVar[bool] = False
+    """Whether it can be paused after it has begun: work of ours, that goes on behind what is stored."""
+    exclusive: ClassVar[bool] = False
+    """Whether it must not run beside another exclusive operation on the same asset."""
+    patient: ClassVar[bool] = True
+    """Whether a system that is out of reach at the beginning is waited for, as long as an outage may last."""
 
     @abstractmethod
     async def start(self, run: Run) -> Ticket:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from snapkeep.catalog.records import ChangeListState
@@ -10,7 +9,7 @@ from snapkeep.changes.store import ChangeListWriter
 from snapkeep.model.errors import Incomplete, Unavailable
 from snapkeep.model.work import ChangeBatch, Pending, Ticket
 from snapkeep.operations.kinds.base import Handler, played
-from snapkeep.operations.run import Cancelled, Outage, Run
+from snapkeep.operations.run import Outage, Run
 from snapkeep.plugin.roles import DiffFiles
 
 SOURCE = "system"
@@ -22,6 +21,8 @@ class DiffHandler(Handler):
 
     kind = "diff"
     cancellable = True
+    pausable = True
+    undone_on_failure = True
 
     async def start(self, run: Run) -> Ticket:
         """Ask for the computation."""
@@ -42,15 +43,7 @@ class DiffHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Fetch page after page, resuming behind the last stored block."""
         role = played((await run.roles()).diff_files, "diff")
-        try:
-            writer = await self._fetch(run, role, ticket)
-        except Cancelled:
-            raise
-        except Exception:
-            await run.catalog.change_lists.finish(
-                run.operation.id, ChangeListState.INCOMPLETE, run.clock.now(), 0, None
-            )
-            raise
+        writer = await self._fetch(run, role, ticket)
         await run.report("summarising")
         record = await writer.complete(run.clock.now())
         return {"change_list": record.id, "entries": record.entries, "summary": record.summary}
@@ -59,14 +52,14 @@ class DiffHandler(Handler):
         outage = Outage(run)
         cursor = (await run.catalog.change_lists.get(run.operation.id)).cursor
         writer = ChangeListWriter(run.catalog, run.operation.id)
-        moved = run.clock.now()
+        moved = run.clock.monotonic()
         while True:
             try:
-                async for item in role.read_diff(ticket, cursor):
+                async for item in run.each(role.read_diff(ticket, cursor)):
                     outage.over()
                     if isinstance(item, ChangeBatch):
                         await writer.add(item.changes, item.cursor)
-                        cursor, moved = item.cursor, run.clock.now()
+                        cursor, moved = item.cursor, run.clock.monotonic()
                         await run.check_cancel()
                         if item.complete:
                             return writer
@@ -79,8 +72,8 @@ class DiffHandler(Handler):
                 await writer.flush()
                 await outage.wait_or_raise(error)
 
-    async def _wait(self, run: Run, pending: Pending, moved: Any) -> None:
-        if run.clock.now() - moved > timedelta(seconds=run.limits.stall):
+    async def _wait(self, run: Run, pending: Pending, moved: float) -> None:
+        if run.clock.monotonic() - moved > run.limits.stall:
             raise Incomplete(
                 f"The system announced more changes but gave none for {run.limits.stall:g} s",
                 next_step="Look whether the file server still computes; diff again, or take a full.",

@@ -21,6 +21,8 @@ class DiscoverHandler(Handler):
 
     kind = "discover"
     cancellable = True
+    pausable = True
+    patient = False
 
     async def start(self, run: Run) -> Ticket:
         """Nothing is begun on the system."""
@@ -46,7 +48,7 @@ class DiscoverHandler(Handler):
     async def _list(self, run: Run, outage: Outage) -> None:
         operation = await run.catalog.operations.get(run.operation.id)
         discover = (await run.roles()).discover
-        async for batch in discover.discover(operation.cursor):
+        async for batch in run.each(discover.discover(operation.cursor)):
             if batch.cursor != operation.cursor:
                 outage.over()
             await run.catalog.inventory.record_batch(
@@ -74,7 +76,7 @@ class DiscoverHandler(Handler):
         async def exists(asset: Asset, snapshot: Snapshot | None = None) -> bool:
             async with gate:
                 await run.check_cancel()
-                return await discover.exists(asset, snapshot)
+                return await run.call(discover.exists(asset, snapshot))
 
         there = await asyncio.gather(*(exists(record.asset) for record in assets))
         gone_assets = [record for record, exists_still in zip(assets, there, strict=True) if not exists_still]

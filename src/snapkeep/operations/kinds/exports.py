@@ -20,6 +20,7 @@ class ExportHandler(Handler):
     """Make a snapshot readable on a backup host, or renew that."""
 
     kind = "export"
+    exclusive = True  # one access entry may serve all exports of an asset
     cancellable = True
     undone_on_failure = True
 
@@ -68,6 +69,7 @@ class DeportHandler(Handler):
     """Take the access of a backup host away."""
 
     kind = "deport"
+    exclusive = True
 
     async def start(self, run: Run) -> Ticket:
         """Ask for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from snapkeep.catalog.records import AssetRecord, SnapshotRecord
 from snapkeep.model.errors import (
     AuthenticationFailed,
     Busy,
@@ -14,6 +15,7 @@ from snapkeep.model.errors import (
     Timeout,
     Unavailable,
 )
+from snapkeep.model.snapshots import Snapshot
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.run import Run
@@ -42,27 +44,50 @@ class CreateHandler(Handler):
         return {"snapshot": record.reference, "snapshot_id": record.id}
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:
-        """Let the begun work come to its end, then delete what it made."""
-        if ticket is None:
+        """Let the begun work come to its end, then delete what it made. What is deleted is recorded before."""
+        asset = await run.asset()
+        if (made := await self._recorded(run, asset)) is None:
+            made = await self._made(run, ticket)
+        if made is None:
             return
-        roles, asset = await run.roles(), await run.asset()
-        creating, deleting = played(roles.create, "create"), played(roles.delete, "delete")
+        await run.catalog.inventory.record_batch(run.operation.system_id, (), (made,), seen_by=run.operation.id)
+        deleting = played((await run.roles()).delete, "delete")
+        deletion = await run.call(deleting.start_delete(asset.asset, made, run.request_id("undo")))
+        await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
+        if (known := await self._record(run, asset)) is not None:
+            await run.catalog.inventory.mark_gone([known], run.clock.now())
+
+    async def _made(self, run: Run, ticket: Ticket | None) -> Snapshot | None:
+        """Return what was begun, once it exists; None when nothing was."""
+        if ticket is None:
+            if not run.uncertain:
+                return None
+            ticket = await run.call(self.start(run))  # finds what an earlier call may have made
+        creating = played((await run.roles()).create, "create")
+        begun = ticket
         try:
-            made = await run.wait("cancelling", lambda: creating.poll_create(ticket))
+            made = await run.wait("cancelling", lambda: creating.poll_create(begun))
         except (Unavailable, Timeout, NotFound, PermissionDenied, AuthenticationFailed):
             raise  # not known whether it was made
         except SnapkeepError:
-            return  # the system itself says that it was not made
-        deletion = await deleting.start_delete(asset.asset, made, run.request_id("undo"))
-        await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
-        known = await run.catalog.inventory.snapshots(asset_id=asset.id, name=made.name)
-        await run.catalog.inventory.mark_gone(known, run.clock.now())
+            return None  # the system itself says that it was not made
+        return replace(made, owned=True)
+
+    async def _recorded(self, run: Run, asset: AssetRecord) -> Snapshot | None:
+        """Return what this operation has recorded as made: an earlier run may have deleted it since."""
+        known = await self._record(run, asset)
+        return known.snapshot if known else None
+
+    async def _record(self, run: Run, asset: AssetRecord) -> SnapshotRecord | None:
+        found = await run.catalog.inventory.snapshots(asset_id=asset.id, name=run.request["name"], gone=True)
+        return next((item for item in found if item.seen_by == run.operation.id), None)
 
 
 class DeleteHandler(Handler):
     """Delete a snapshot and prove that it is gone."""
 
     kind = "delete"
+    exclusive = True  # what is exported is not deleted
 
     async def start(self, run: Run) -> Ticket:
         """Ask for the deletion."""

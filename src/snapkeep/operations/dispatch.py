@@ -1,0 +1,69 @@
+"""From the catalog to the engine: every open operation gets there, those that exclude each other one by one."""
+
+from __future__ import annotations
+
+import structlog
+
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.fencing import OPEN
+from snapkeep.catalog.operations import OpenOperation
+from snapkeep.catalog.records import OperationRecord, OperationState
+from snapkeep.operations.engine import Engine, job_id
+
+log = structlog.get_logger(__name__)
+
+_OPEN_STATES = [OperationState(state) for state in OPEN]
+
+
+class Dispatcher:
+    """Hands operations to the engine. The catalog is the truth: what the engine does not know is handed in again."""
+
+    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+        self._catalog = catalog
+        self._engine = engine
+
+    async def dispatch(self, operation: OperationRecord) -> None:
+        """Hand in an operation that was recorded, or the one that has waited longest for the same turn.
+
+        A failure is no harm: `sweep` finds what is missing.
+        """
+        try:
+            if operation.exclusive is None or operation.turn is not None:
+                await self._engine.submit(
+                    operation.id, operation.generation, queue=operation.queue, key=operation.system_id
+                )
+            else:
+                await self.next_turn(operation.exclusive)
+        except TimeoutError:
+            log.warning("the engine does not take operations now; it is tried again", operation=operation.id)
+
+    async def next_turn(self, exclusive: str) -> None:
+        """Give the turn to the next operation that waits for it, if it is free."""
+        if found := await self._catalog.operations.take_turn(exclusive):
+            await self._submit(found)
+
+    async def sweep(self) -> None:
+        """See that the engine works on every open operation: crashes and lost engines leave gaps."""
+        after = ""
+        while found := await self._catalog.operations.open(after=after):
+            after = found[-1].id
+            ready = [item for item in found if item.exclusive is None or item.turn is not None]
+            known = await self._engine.jobs([job_id(item.id, item.generation) for item in ready])
+            for item in ready:
+                has_ended = known.get(job_id(item.id, item.generation))
+                if has_ended is None:
+                    await self._submit(item)
+                elif has_ended:
+                    await self._begin_anew(item)
+            for exclusive in {item.exclusive for item in found if item.exclusive and not item.turn}:
+                await self.next_turn(exclusive)
+
+    async def _begin_anew(self, item: OpenOperation) -> None:
+        """The engine came to an end with it, the catalog did not: whatever happened, it is begun as another job."""
+        generation = item.generation + 1
+        if await self._catalog.operations.change(item.id, _OPEN_STATES, item.generation, generation=generation):
+            log.warning("the engine lost an operation; it is begun anew", operation=item.id)
+            await self._engine.submit(item.id, generation, queue=item.queue, key=item.system_id)
+
+    async def _submit(self, item: OpenOperation) -> None:
+        await self._engine.submit(item.id, item.generation, queue=item.queue, key=item.system_id)

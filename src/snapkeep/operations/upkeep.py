@@ -1,0 +1,98 @@
+"""What has to be done again and again, while a worker runs. Each process does it; doing it twice is harmless."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import structlog
+
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.database import is_outage
+from snapkeep.model.errors import Conflict
+from snapkeep.operations.clock import Clock
+from snapkeep.operations.dispatch import Dispatcher
+from snapkeep.operations.engine import Engine
+from snapkeep.operations.membership import Membership
+from snapkeep.operations.service import Operations
+
+RENEW_SECONDS = 1.0
+SWEEP_SECONDS = 3.0
+PURGE_SECONDS = 600.0
+JOBS_KEPT = timedelta(hours=1)
+WORKERS_KEPT = 86_400.0
+
+log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """The recurring duties of a worker."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: Engine,
+        operations: Operations,
+        dispatcher: Dispatcher,
+        membership: Membership,
+        clock: Clock,
+        *,
+        keep_operations: timedelta,
+    ) -> None:
+        self._catalog = catalog
+        self._engine = engine
+        self._operations = operations
+        self._dispatcher = dispatcher
+        self._membership = membership
+        self._clock = clock
+        self._keep = keep_operations
+
+    @asynccontextmanager
+    async def running(self, on_failure: Callable[[Exception], None]) -> AsyncIterator[None]:
+        """Do the duties in the background; `on_failure` gets the reason when this worker must end."""
+        duties = (
+            (self._beat, self._membership.pause),
+            (self._operations.refresh_exports, RENEW_SECONDS),
+            (self._dispatcher.sweep, SWEEP_SECONDS),
+            (self._purge, PURGE_SECONDS),
+        )
+        tasks = [asyncio.create_task(self._again_and_again(duty, pause, on_failure)) for duty, pause in duties]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _again_and_again(
+        self, duty: Callable[[], Awaitable[None]], pause: float, on_failure: Callable[[Exception], None]
+    ) -> None:
+        while True:
+            try:
+                await duty()
+            except Conflict as error:
+                on_failure(error)
+                return
+            except Exception as error:
+                if is_outage(error):
+                    log.warning("the database is away", duty=duty.__name__.strip("_"), reason=str(error))
+                else:
+                    log.exception("upkeep failed; it is tried again", duty=duty.__name__.strip("_"))
+            await self._clock.sleep(pause)
+
+    async def _beat(self) -> None:
+        for system_id in await self._systems_of(await self._membership.beat()):
+            await self._operations.reconcile_after_crash(system_id)
+
+    async def _systems_of(self, operation_ids: list[str]) -> set[str]:
+        known = [await self._catalog.operations.known(operation_id) for operation_id in operation_ids]
+        return {item.system_id for item in known if item is not None}
+
+    async def _purge(self) -> None:
+        """Forget what nobody will ask for."""
+        now = self._clock.now()
+        await self._engine.purge(now - JOBS_KEPT)
+        await self._catalog.operations.purge(now - self._keep)
+        await self._catalog.workers.forget(WORKERS_KEPT)

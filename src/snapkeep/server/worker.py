@@ -1,0 +1,63 @@
+"""`snapkeep worker`: one more process that runs operations, on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+
+import structlog
+
+from snapkeep.catalog.secrets import read_key
+from snapkeep.model.errors import InvalidInput
+from snapkeep.operations.clock import Clock
+from snapkeep.operations.open import open_operations
+from snapkeep.server import logs
+from snapkeep.server.opening import leave_in_time, open_catalog_patiently
+from snapkeep.server.settings import WorkerProcessSettings
+
+log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: WorkerProcessSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises Conflict, InvalidInput or Unavailable when it cannot start or go on."""
+    os.umask(0o077)
+    logs.configure(settings.log_format, settings.log_level)
+    if settings.catalog_url().startswith("sqlite"):
+        raise InvalidInput(
+            "Workers share a catalog on PostgreSQL; on SQLite the server alone runs operations",
+            next_step="Set SNAPKEEP_DATABASE_URL, for the server too.",
+        )
+    if not settings.queues:
+        raise InvalidInput("A worker without queues would do nothing", next_step="Give it --queues.")
+    asyncio.run(_work(settings))
+
+
+async def _work(settings: WorkerProcessSettings) -> None:
+    ended = asyncio.Event()
+    failed: list[Exception] = []
+
+    def end(error: Exception | None = None) -> None:
+        if error is not None:
+            failed.append(error)
+        leave_in_time()
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    clock = Clock()
+    async with (
+        open_catalog_patiently(settings, read_key(settings.key_file), clock) as catalog,
+        open_operations(
+            catalog,
+            settings.operations(settings.name, settings.queues, alone=False),
+            clock=clock,
+            on_failure=end,
+        ),
+    ):
+        gc.freeze()
+        log.info("ready", worker=settings.name, queues=",".join(settings.queues))
+        await ended.wait()
+    if failed:
+        raise failed[0]
