@@ -1,4 +1,4 @@
-"""Backup and restore of the catalog: always one SQLite file, whatever database it comes from or goes to."""
+"""Backup, restore and upgrade of the catalog. A backup is always one SQLite file, whatever database it is made of."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
+    inspect,
     select,
     table,
     text,
@@ -43,13 +44,15 @@ from snapkeep.catalog.database import (
     head_revision,
     lock_postgresql,
     migrate,
+    migrate_database,
     migrate_sqlite,
     parse_url,
+    read_schema,
     require_ours,
     schema_of,
 )
 from snapkeep.catalog.tables import UtcDateTime
-from snapkeep.model.errors import Conflict, InvalidInput, LimitExceeded, NotFound
+from snapkeep.model.errors import Busy, Conflict, InvalidInput, LimitExceeded, NotFound
 
 Progress = Callable[[int, int], None]
 """Is told what is done and what there is in all: pages or rows."""
@@ -214,8 +217,7 @@ def _restore_postgresql(target: Connection, source: Connection, address: str, pr
     migrate(target, str(schema_of(source).revision))
     copy_rows(source, target, _layout(source), progress, leave_out=NOT_RESTORED)
     migrate(target)
-    size: int = target.scalar(text("SELECT pg_database_size(current_database())")) or 0
-    return Copied(head_revision(), size, count_rows(target))
+    return Copied(head_revision(), _postgresql_size(target), count_rows(target))
 
 
 def _not_empty(address: str) -> Conflict:
@@ -223,6 +225,98 @@ def _not_empty(address: str) -> Conflict:
         f"The database {address} is not empty",
         next_step="Restore into a new data directory or an empty database; what is in this one is left alone.",
     )
+
+
+# -- upgrade and state -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A database as it is."""
+
+    kind: str
+    address: str
+    schema: Schema
+    size_bytes: int
+    rows: dict[str, int]
+
+
+async def describe(url: str) -> Described:
+    """Look at a database in whatever state it is; a SQLite file that is not there is an empty one."""
+    parsed = parse_url(url)
+    address = address_of(parsed)
+    if parsed.get_backend_name() == "sqlite":
+        return _describe_sqlite(Path(address))
+    engine = connect_database(url)
+    try:
+        async with engine.connect() as found:
+            schema = await found.run_sync(schema_of)
+            rows = await found.run_sync(_rows_of_ours, schema)
+            return Described("postgresql", address, schema, await found.run_sync(_postgresql_size), rows)
+    except SQLAlchemyError as error:
+        raise await explained(error, parsed) from error
+    finally:
+        await engine.dispose()
+
+
+def _describe_sqlite(path: Path) -> Described:
+    if not path.exists():
+        return Described("sqlite", str(path), Schema(State.EMPTY), 0, {})
+    with open_file(path, "catalog") as connection:
+        size = sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
+        schema = schema_of(connection)
+        return Described("sqlite", str(path), schema, size, _rows_of_ours(connection, schema))
+
+
+def _rows_of_ours(connection: Connection, schema: Schema) -> dict[str, int]:
+    return {} if schema.state is State.FOREIGN else count_rows(connection)
+
+
+async def upgrade(
+    url: str, backup: Callable[[str], Path] | None, *, living_seconds: float, progress: Progress = _ignore
+) -> Path | None:
+    """Bring an older database to the revision of this program; return the backup that was made before.
+
+    `backup` says where to, given the revision. Raises Busy when workers give signs of life, by the clock of the
+    database: an older one would go on in a way that no longer fits. Whether a server runs the caller must know.
+    """
+    parsed = parse_url(url)
+    engine = connect_database(url)
+    try:
+        schema = await read_schema(engine)
+        require_ours(schema, address_of(parsed))
+        if schema.state is not State.OLDER:
+            return None
+        if parsed.get_backend_name() == "postgresql":
+            async with engine.connect() as connection:
+                await connection.run_sync(_require_no_workers, living_seconds)
+        file = backup(str(schema.revision)) if backup else None
+        if file:
+            await back_up(url, file, progress=progress)
+        await migrate_database(engine, {State.OLDER})
+        return file
+    except SQLAlchemyError as error:
+        raise await explained(error, parsed) from error
+    finally:
+        await engine.dispose()
+
+
+def _require_no_workers(connection: Connection, living_seconds: float) -> None:
+    if not inspect(connection).has_table("workers"):  # the first revision has none
+        return
+    living = text(
+        "SELECT name FROM workers WHERE left_at IS NULL "
+        "AND heartbeat_at > clock_timestamp() - make_interval(secs => :seconds) ORDER BY name"
+    )
+    if names := list(connection.execute(living, {"seconds": living_seconds}).scalars()):
+        raise Busy(
+            f"Workers run on this database: {', '.join(names)}",
+            next_step="Stop servers and workers first; a dead one counts as running until its heartbeat is "
+            f"{living_seconds:.0f} seconds old.",
+            dependents=names,
+        )
+
+
+def _postgresql_size(connection: Connection) -> int:
+    return connection.scalar(text("SELECT pg_database_size(current_database())")) or 0
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
