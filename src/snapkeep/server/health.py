@@ -62,19 +62,18 @@ class Health:
         catalog: Catalog,
         *,
         engine_runs: Callable[[], Awaitable[bool]],
-        worker: tuple[str, str] | None,
+        worker: Callable[[], tuple[str, str]],
         takeover_seconds: float,
     ) -> None:
-        """`worker`: name and incarnation of the worker in this process, if there is one."""
+        """`worker`: gives name and incarnation of this process, as they are now."""
 
         async def is_alive() -> bool:
             return any(
-                (found.name, found.incarnation) == worker and found.state(takeover_seconds) is WorkerState.ALIVE
+                (found.name, found.incarnation) == worker() and found.state(takeover_seconds) is WorkerState.ALIVE
                 for found in await catalog.workers.find()
             )
 
-        asked = {"database": catalog.statistics.answers, "engine": engine_runs}
-        asked |= {"worker": is_alive} if worker else {}
+        asked = {"database": catalog.statistics.answers, "engine": engine_runs, "worker": is_alive}
         self._checks = {name: Shared(ask, wait=WAIT_SECONDS) for name, ask in asked.items()}
         self._failed: set[str] = set()
 
