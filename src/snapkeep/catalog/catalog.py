@@ -13,6 +13,7 @@ from snapkeep.catalog.inventory import Inventory
 from snapkeep.catalog.notes import require_key
 from snapkeep.catalog.operations import Operations
 from snapkeep.catalog.secrets import SecretBox
+from snapkeep.catalog.statistics import Statistics
 from snapkeep.catalog.systems import Systems
 from snapkeep.catalog.workers import Workers
 
@@ -29,6 +30,7 @@ class Catalog:
         self.operations = Operations(database)
         self.change_lists = ChangeLists(database)
         self.workers = Workers(database)
+        self.statistics = Statistics(database)
 
     def behind(self, fence: Fence) -> Catalog:
         """Return the same catalog for one step of an operation: it writes only while the fence holds."""

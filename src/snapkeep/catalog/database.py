@@ -80,7 +80,7 @@ def connect_database(url: str) -> AsyncEngine:
     """Return an engine, whatever is in the database; nothing is opened yet. Raises InvalidInput for a wrong URL."""
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = create_async_engine(parsed)
+        engine = create_async_engine(parsed, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
     return create_async_engine(
@@ -89,6 +89,7 @@ def connect_database(url: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # a traceback shows no values of rows
         connect_args=_postgresql_options(parsed),
     )
 

@@ -185,6 +185,11 @@ class Engine:
             await DBOS.resume_workflow_async(status.workflow_id, queue_name=status.queue_name)
         return [status.workflow_id.partition(".")[0] for status in left]
 
+    async def runs(self) -> bool:
+        """Say whether the engine is launched and its database answers."""
+        await DBOS.get_workflow_status_async("health")
+        return _Registered.work is not None
+
     async def purge(self, before: datetime) -> None:
         """Forget jobs that ended before: the catalog has their results."""
         while ended := await DBOS.list_workflows_async(
@@ -223,9 +228,15 @@ def _sqlalchemy_engine(database: sa.URL) -> sa.Engine:
     if database.get_backend_name() == "postgresql":
         arguments = {"connect_timeout": 5, "application_name": "snapkeep engine"}
         return sa.create_engine(
-            database, pool_size=10, max_overflow=0, pool_pre_ping=True, connect_args=arguments, pool_timeout=10
+            database,
+            pool_size=10,
+            max_overflow=0,
+            pool_pre_ping=True,
+            connect_args=arguments,
+            pool_timeout=10,
+            hide_parameters=True,
         )
-    engine = sa.create_engine(database, pool_size=10, max_overflow=20)
+    engine = sa.create_engine(database, pool_size=10, max_overflow=20, hide_parameters=True)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

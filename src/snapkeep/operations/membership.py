@@ -13,6 +13,7 @@ from snapkeep import __version__
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import WorkerRecord, WorkerState
 from snapkeep.model.errors import Conflict
+from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.engine import Engine, WorkerSettings
 
@@ -61,6 +62,11 @@ class Membership:
             if worker.name != self._settings.name and not worker.cleared and self._is_gone(worker):
                 taken += await self._take_over(worker)
         return taken
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Name and incarnation."""
+        return self._settings.name, self._incarnation
 
     @property
     def pause(self) -> float:
@@ -130,8 +136,11 @@ class Membership:
             return []
         taken = await self._engine.hand_over(worker.name)
         await self._catalog.workers.cleared(worker, self._incarnation)
-        if taken or worker.left_at is None:
-            log.warning("worker taken over", worker=worker.name, left=worker.left_at is not None, operations=len(taken))
+        for operation_id in taken:
+            metrics.taken_over()
+            log.warning("operation taken over", operation=operation_id, from_worker=worker.name)
+        if worker.left_at is None:
+            log.warning("a worker has died", name=worker.name, host=worker.host, operations=len(taken))
         return taken if worker.left_at is None else []
 
 

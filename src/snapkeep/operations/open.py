@@ -1,4 +1,4 @@
-"""Opening the whole: connections, engine, dispatcher, membership, upkeep, in the order in which they need each other."""
+"""Opening the whole: connections, engine, dispatcher, membership, upkeep, as they need each other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Opened:
 
     operations: Operations
     connections: Connections
-    upkeep: Upkeep
+    engine: Engine
+    membership: Membership
 
 
 @asynccontextmanager
@@ -68,7 +69,7 @@ async def open_operations(
                 for system_id in await catalog.operations.systems_of(crashed.name):
                     await operations.reconcile_after_crash(system_id)
             async with upkeep.running(on_failure):
-                yield Opened(operations, connections, upkeep)
+                yield Opened(operations, connections, engine, membership)
         await membership.leave()
     finally:
         await connections.close_all()

@@ -11,14 +11,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import structlog
+
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import AssetRecord, OperationRecord, SnapshotRecord
 from snapkeep.model.errors import Timeout, Unavailable
 from snapkeep.model.work import Pending
+from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.plugin.roles import Roles
 
 T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
 
 CANCEL_SECONDS = 1.0
 """How often a waiting operation looks whether it was cancelled."""
@@ -227,5 +232,7 @@ class Outage:
         self._tries += 1
         wanted = error.details.get("retry_after")
         seconds = min(left, float(wanted) if wanted is not None else min(30.0, 0.5 * 2 ** min(self._tries, 8)))
+        metrics.retried("system_unavailable")
+        log.warning("the system cannot be reached; tried again", reason=error.message, code=error.code)
         await self._run.report(f"the system cannot be reached, trying again: {error.message}")
         await self._run.pause(seconds * random.uniform(0.8, 1.2))

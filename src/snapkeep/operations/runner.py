@@ -6,9 +6,11 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.database import is_outage
@@ -17,6 +19,7 @@ from snapkeep.catalog.operations import ended
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import SnapkeepError, Timeout, Unavailable, VendorError
 from snapkeep.model.work import Ticket
+from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
@@ -91,13 +94,25 @@ class Runner:
                 operation = await self._catalog.operations.claim(
                     operation_id, generation, self._worker, self._clock.now()
                 )
-                return await work(self._run(operation)) if operation is not None else None
+                if operation is None:
+                    return None
+                with bound_contextvars(
+                    operation=operation.id,
+                    kind=operation.kind,
+                    system=operation.system_name,
+                    worker=self._worker,
+                ):
+                    if operation.attempt == 1:
+                        metrics.operation_begun(operation)
+                        log.info("operation begun")
+                    return await work(self._run(operation))
             except Superseded:
                 await self._give_way(operation_id, generation)
                 return None
             except Exception as error:
                 if not is_outage(error):
                     raise
+                metrics.retried("database_away")
                 log.warning("the database is away; the step is run again", operation=operation_id, reason=str(error))
                 first, longest = DATABASE_SECONDS
                 await self._clock.sleep(min(longest, first * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2))
@@ -212,8 +227,12 @@ class Runner:
 
     async def _end(self, run: Run, state: OperationState, **values: Any) -> None:
         operation = run.operation
-        await run.catalog.operations.update(operation.id, **ended(state, self._clock.now(), **values))
-        log.info("operation ended", operation=operation.id, kind=operation.kind, state=state.value)
+        values = ended(state, self._clock.now(), **values)
+        await run.catalog.operations.update(operation.id, **values)
+        record = replace(operation, **values)
+        metrics.operation_ended(record)
+        seconds = round((values["ended_at"] - (operation.started_at or operation.created_at)).total_seconds(), 3)
+        log.info("operation ended", state=state.value, seconds=seconds, code=(record.error or {}).get("code"))
         if operation.exclusive is not None:
             try:
                 await self._dispatcher.next_turn(operation.exclusive)

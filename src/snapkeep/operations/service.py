@@ -27,6 +27,7 @@ from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound, SnapkeepError, Timeout
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot_name
+from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
@@ -208,6 +209,7 @@ class Operations:
         operations = self._catalog.operations
         cancelled = ended(OperationState.CANCELLED, self._clock.now())
         if not operation.attempt and await operations.change(operation.id, _WAITING, **cancelled):
+            metrics.operation_ended(await operations.get(operation.id))
             return await operations.get(operation.id)
         await operations.update(operation.id, cancel_requested=True)
         if operation.state is OperationState.PAUSED:  # it goes on, to undo what it has begun

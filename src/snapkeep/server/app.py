@@ -1,4 +1,4 @@
-"""The ASGI application: every route below /v1 needs the token; nothing is served without one."""
+"""The ASGI application: without the token nothing is served but whether the server works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 
 from snapkeep import __version__
-from snapkeep.server import problems, routes_assets, routes_operations, routes_systems
+from snapkeep.server import health, metrics, problems, routes_assets, routes_operations, routes_systems
 from snapkeep.server.context import Context, require_token
 from snapkeep.server.datadir import token_digest
 from snapkeep.server.schemas import Problem
@@ -51,4 +51,6 @@ def create_app(token: str, open_context: Callable[[], AbstractAsyncContextManage
         return app.openapi()
 
     app.include_router(api)
+    app.include_router(health.router)  # no token: who asks learns only whether it works
+    app.include_router(metrics.router, dependencies=[Depends(require_token)])
     return app

@@ -16,6 +16,8 @@ from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.service import Operations, Requester
 from snapkeep.server.datadir import token_digest
+from snapkeep.server.health import Health
+from snapkeep.server.metrics import CatalogMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Context:
     operations: Operations
     connections: Connections
     clock: Clock
+    health: Health
+    catalog_metrics: CatalogMetrics
 
 
 _bearer = HTTPBearer(auto_error=False, description="The token in the file `token` of the data directory.")

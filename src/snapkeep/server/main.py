@@ -22,6 +22,8 @@ from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
 from snapkeep.server.datadir import DataDir, claim
+from snapkeep.server.health import Health
+from snapkeep.server.metrics import CatalogMetrics
 from snapkeep.server.opening import leave_in_time, open_catalog_patiently
 from snapkeep.server.settings import ServerSettings
 
@@ -93,7 +95,19 @@ async def _opened(
         directory.write_address(url)
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
-        yield Context(catalog, opened.operations, opened.connections, clock)
+        yield Context(
+            catalog,
+            opened.operations,
+            opened.connections,
+            clock,
+            Health(
+                catalog,
+                engine_runs=opened.engine.runs,
+                worker=lambda: opened.membership.identity,
+                takeover_seconds=settings.takeover_seconds,
+            ),
+            CatalogMetrics(catalog),
+        )
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import open_operations
 from snapkeep.server import logs
+from snapkeep.server.metrics import serve_metrics
 from snapkeep.server.opening import leave_in_time, open_catalog_patiently
 from snapkeep.server.settings import WorkerProcessSettings
 
@@ -31,7 +33,10 @@ def run_worker(settings: WorkerProcessSettings) -> None:
         )
     if not settings.queues:
         raise InvalidInput("A worker without queues would do nothing", next_step="Give it --queues.")
-    asyncio.run(_work(settings))
+    with contextlib.ExitStack() as stack:
+        if settings.metrics_port is not None:
+            stack.enter_context(serve_metrics(settings.metrics_port))
+        asyncio.run(_work(settings))
 
 
 async def _work(settings: WorkerProcessSettings) -> None:
