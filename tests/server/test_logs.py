@@ -141,9 +141,9 @@ def everything_said(own: Installation) -> Iterable[str]:
         yield json.dumps(own.rest.request("GET", path))
     yield json.dumps(own.rest.request("POST", "/systems/files1/check"))
     yield own.server.log.read_text()
-    for path in own.server.data_dir.iterdir():
-        if path.name != "token":
-            yield path.read_bytes().decode("latin-1")
+    for file in own.server.data_dir.iterdir():
+        if file.name != "token":
+            yield file.read_bytes().decode("latin-1")
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

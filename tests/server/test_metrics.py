@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.server.test_health import hidden_table
 from tests.support.installation import Installation, Json, installed, until
+from tests.support.postgres import Postgres
 
 from snapkeep import __version__
 from snapkeep.model.errors import Conflict, VendorError
@@ -89,7 +94,7 @@ def test_ends_durations_and_waits_are_those_of_the_operations(own: Installation)
     own.rest.request("POST", f"/operations/{cancelled['id']}/cancel")
     own.rest.wait(cancelled)
     total = sum(before.all("operations_ended_total").values())
-    after = until(lambda: sum((now := scrape(own)).all("operations_ended_total").values()) >= total + 4 and now)
+    after: Scrape = until(lambda: sum((now := scrape(own)).all("operations_ended_total").values()) >= total + 4 and now)
 
     def grown(name: str, **labels: str) -> float:
         return after.value(name, **labels) - before.value(name, **labels)
@@ -207,6 +212,71 @@ def test_without_a_database_the_rest_is_still_shown(own: Installation) -> None:
         assert shown.all("operations") == {}
         assert shown.all("operations_ended_total") == counted
     assert scrape(own).value("catalog_up") == 1  # a failure is not kept
+
+
+@pytest.fixture
+def on_postgres(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    """An installation on PostgreSQL whose workers die quickly."""
+    url = postgres.create_database()
+    monkeypatch.setenv("SNAPKEEP_DATABASE_URL", url)
+    monkeypatch.setenv("SNAPKEEP_TAKEOVER_SECONDS", "3")
+    with installed(tmp_path) as installation:
+        installation.add_partner_server()
+        yield installation
+    postgres.drop_database(url)
+
+
+@contextmanager
+def worker(installation: Installation, name: str, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a worker of the queue `dmz`; yield it and the port of its metrics."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port: int = free.getsockname()[1]
+    command = [sys.executable, "-m", "snapkeep", "worker", "--name", name, "--queues", "dmz"]
+    command += ["--data-dir", str(installation.server.data_dir), "--metrics-port", str(port), "--log-format", "json"]
+    with log.open("ab") as file:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        until(lambda: '"ready"' in log.read_text(), 30)
+        yield child, port
+    finally:
+        child.kill()
+        child.wait(20)
+
+
+def test_a_takeover_is_counted_and_told_once(on_postgres: Installation, tmp_path: Path) -> None:
+    def counts(port: int) -> Scrape:
+        return Scrape(httpx2.get(f"http://127.0.0.1:{port}/metrics").text)
+
+    body = {"name": "files1", "plugin": "nutanix-files", "settings": on_postgres.settings(), "queue": "dmz"}
+    on_postgres.rest.request("POST", "/systems", json=body)
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    with worker(on_postgres, "first", logs[0]) as (child, port):
+        on_postgres.discover()
+        assert counts(port).value("operations_ended_total", kind="discover", end="succeeded", code="") == 1
+        on_postgres.simulator.control("PATCH", "/settings", {"task_seconds": 2})
+        create = on_postgres.rest.request("POST", f"/assets/{on_postgres.asset()['id']}/snapshots", json={})
+        until(lambda: "taking" in on_postgres.rest.request("GET", f"/operations/{create['id']}")["phase"])
+        child.kill()
+        with worker(on_postgres, "second", logs[1]) as (_, other):
+            assert on_postgres.rest.wait(create)["state"] == "succeeded"
+            ended = {"kind": "create", "end": "succeeded", "code": ""}
+            until(lambda: counts(other).value("operations_ended_total", **ended) == 1)
+            assert counts(other).value("operation_wait_seconds_count", kind="create") == 0  # the first one saw that
+            assert counts(other).value("takeovers_total") + scrape(on_postgres).value("takeovers_total") == 1
+            assert scrape(on_postgres).value("operations_ended_total", **ended) == 0
+            restart(on_postgres)
+            shown = scrape(on_postgres)
+            ages = {dict(labels)["worker"]: age for labels, age in shown.all("worker_heartbeat_age_seconds").items()}
+            assert ages.keys() == {"serve", "first", "second"}
+            assert ages["second"] < 3 < ages["first"]
+            assert shown.value("operations", state="queued", queue="dmz") == 0
+            assert shown.value("catalog_bytes") > 100_000
+    told = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    mine = [line for line in told if line.get("operation") == create["id"]]
+    assert [(line["event"], line["worker"]) for line in mine if line["event"].startswith("operation begun")] == [
+        ("operation begun", "first")
+    ]
+    assert [line["worker"] for line in mine if line["event"] == "operation ended"] == ["second"]
 
 
 def test_a_worker_without_api_serves_its_counts_on_loopback() -> None:
