@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
-from tests.support.installation import Installation, Ran, Server
+from tests.support.installation import Installation, Ran, Server, installed, until
 from tests.support.postgres import Postgres
 
 from snapkeep.catalog.database import head_revision, migrate
@@ -67,6 +67,23 @@ def test_the_drill_backup_beside_the_server_restore_and_go_on(installation: Inst
         assert server.rest.wait(server.rest.request("POST", "/systems/files1/discover"))["state"] == "succeeded"
     finally:
         server.end(signal.SIGTERM)
+
+
+def test_an_open_operation_goes_on_after_the_restore(tmp_path: Path) -> None:
+    with installed(tmp_path / "own") as own:
+        own.reset()
+        own.simulator.control("PATCH", "/settings", {"task_seconds": 3.0})
+        operation = own.rest.request("POST", f"/assets/{own.asset()['id']}/snapshots", json={})
+        until(lambda: own.rest.request("GET", f"/operations/{operation['id']}")["phase"] == "taking the snapshot")
+        assert run("backup", str(tmp_path / "backup"), data_dir=own.server.data_dir).code == 0
+        own.server.end(signal.SIGKILL)
+        new = tmp_path / "new"
+        assert run("restore", str(tmp_path / "backup"), data_dir=new).code == 0
+        shutil.copy(own.server.data_dir / "secret.key", new)
+        own.server.data_dir = new
+        own.server.start()
+        assert own.rest.wait(operation)["state"] == "succeeded"
+        assert len(own.vendor_snapshots()) == 1
 
 
 def test_nothing_is_restored_or_upgraded_under_a_server(installation: Installation, tmp_path: Path) -> None:
