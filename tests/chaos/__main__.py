@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
+import sys
 from pathlib import Path
 
 from tests.chaos.plan import Options
@@ -30,6 +32,7 @@ def main() -> None:
         clients=given.clients,
         keep=given.keep,
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that nothing is left behind
     print(f"seed {options.seed}, {options.kills} kills, {options.store}", flush=True)
     outcome = run(options, lambda line: print(line, flush=True))
     print(summary(outcome))

@@ -20,7 +20,8 @@ from snapkeep.cli.demo.content import Fact, Tree, look, truth
 
 POLL_SECONDS = 0.1
 READ_SECONDS = 30.0
-CANCELS = 0.15
+DISTURBED = 0.25
+"""How often an operation is cancelled or paused at a random moment."""
 TRIES = 3
 """How often an operation is asked for; a diff once, for the round can go on without."""
 NAMED = 0.3
@@ -36,7 +37,8 @@ class Ask:
     kind: str
     key: str
     operation_id: str = ""
-    cancel: bool = False
+    wish: str = ""
+    """What the client asked of it while it was under way: cancel or pause."""
     end: str = ""
     """State of the operation; "refused", "answer lost" or "gave up" when the client knows none."""
     error: Json = field(default_factory=dict)
@@ -122,9 +124,10 @@ class Client(threading.Thread):
         changed: set[Fact] | None = None,
     ) -> Ask:
         """Have it done; one that was cancelled on purpose, or failed, is asked for again. Raises _RoundOver."""
-        cancel, moment = self._chance.random() < CANCELS, self._chance.uniform(0.0, 0.8)
-        if cancel and kind in {"create", "diff", "export"}:
-            ask = Ask(self.name, kind, self._key(), cancel=True, subject=subject, changed=changed)
+        wish = self._chance.choice(("cancel", "pause")) if self._chance.random() < DISTURBED else ""
+        moment = self._chance.uniform(0.0, 0.8)
+        if wish:
+            ask = Ask(self.name, kind, self._key(), wish=wish, subject=subject, changed=changed)
             if self._once(ask, method, path, body, moment).end == "succeeded":
                 return ask
         for _ in range(TRIES if kind != "diff" else 1):
@@ -133,16 +136,16 @@ class Client(threading.Thread):
                 return asked
         raise _RoundOver
 
-    def _once(self, ask: Ask, method: str, path: str, body: Json | None, cancel_after: float | None = None) -> Ask:
+    def _once(self, ask: Ask, method: str, path: str, body: Json | None, moment: float = 0.0) -> Ask:
         if self._deadline.stopping.is_set():
             raise _RoundOver
         self.asks.append(ask)
         try:
             operation = self._rest.ask(method, path, ask.key, body)
             ask.operation_id = operation["id"]
-            if cancel_after is not None:
-                time.sleep(cancel_after)
-                self._rest.cancel(operation["id"])
+            if ask.wish:
+                time.sleep(moment)
+                self._rest.tell(operation["id"], ask.wish)
             operation = self._rest.wait(operation)
         except LostAnswer as lost:
             ask.end, ask.error = "answer lost", {"message": str(lost)}

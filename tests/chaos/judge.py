@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -82,7 +83,7 @@ class Judge:
             elif ask.end in {"failed", "refused"}:
                 where = verdict.excused if self._is_excused(ask, kills) else verdict.failed
                 where.append(f"{ask.kind} {ask.operation_id} of {ask.client} {ask.end}: {ask.error}")
-            elif ask.end == "cancelled" and not ask.cancel:
+            elif ask.end == "cancelled" and ask.wish != "cancel":
                 verdict.failed.append(f"{ask.kind} {ask.operation_id} of {ask.client} was cancelled by nobody")
         verdict.doubled += [
             f"operation {key} was given to {times} requests" for key, times in known.items() if times > 1
@@ -251,7 +252,7 @@ class Judge:
     def _reconcile(self, *, apply: bool) -> list[dict[str, Any]] | None:
         """Return the findings; None when the server does not know how."""
         try:
-            operation = self._rest.ask("POST", f"/systems/{SYSTEM}/reconcile", f"reconcile {apply}", {"apply": apply})
+            operation = self._rest.ask("POST", f"/systems/{SYSTEM}/reconcile", str(uuid.uuid4()), {"apply": apply})
         except Refused as refused:
             if refused.status in {404, 405}:
                 return None

@@ -258,8 +258,12 @@ def running_world(options: Options) -> Iterator[World]:
             postgres.start()
         world = World(root, options, postgres)
         stack.callback(world.end)
-        world.start()
-        yield world
+        try:
+            world.start()
+            yield world
+        except BaseException as error:
+            error.add_note(f"Data and logs: {root}")
+            raise
 
 
 def _keep_log(postgres: Postgres, root: Path) -> None:

@@ -22,7 +22,7 @@ class LostAnswer(Exception):
 
 
 class GaveUp(Exception):
-    """The server did not answer for too long after the last kill."""
+    """The server did not answer, or an operation did not end, in time."""
 
 
 class Refused(Exception):
@@ -44,7 +44,7 @@ class Rest:
             timeout=30.0,
             trust_env=False,
         )
-        self._deadline = deadline
+        self.deadline = deadline
         self.keys = keys
         self.repeats = 0
 
@@ -61,17 +61,19 @@ class Rest:
         )
 
     def wait(self, operation: Json) -> Json:
-        """Read an operation until it has ended."""
+        """Read an operation until it has ended; one that is paused is resumed."""
         while operation["ended_at"] is None:
-            self._deadline.check(f"{operation['kind']} {operation['id']} is {operation['state']}: {operation['phase']}")
+            self.deadline.check(f"{operation['kind']} {operation['id']} is {operation['state']}: {operation['phase']}")
+            if operation["state"] == "paused":
+                self.tell(operation["id"], "resume")
             time.sleep(PAUSE_SECONDS)
             operation = self.get(f"/operations/{operation['id']}")
         return operation
 
-    def cancel(self, operation_id: str) -> None:
-        """Ask for the end of an operation; that it has ended, or goes on to its end, is fine."""
+    def tell(self, operation_id: str, wish: str) -> None:
+        """Cancel, pause or resume an operation; that it is too late, or too early, for that is fine."""
         try:
-            self._answer("POST", f"/operations/{operation_id}/cancel", repeatable=True)
+            self._answer("POST", f"/operations/{operation_id}/{wish}", repeatable=True)
         except Refused as refused:
             if refused.status != 409:
                 raise
@@ -116,16 +118,16 @@ class Rest:
                 if answer.status_code not in REPEATED:
                     raise Refused(answer.status_code, answer.text)
                 reason = f"{answer.status_code}: {answer.text}"
-            self._deadline.check(f"{method} {path}: {reason}")
+            self.deadline.check(f"{method} {path}: {reason}")
             self.repeats += 1
             time.sleep(PAUSE_SECONDS)
 
 
 class Deadline:
-    """When to give up. It is set after the last kill: before, nothing is too late."""
+    """When to give up; without seconds never, until `begin` is called."""
 
-    def __init__(self) -> None:
-        self._end: float | None = None
+    def __init__(self, seconds: float | None = None) -> None:
+        self._end = time.monotonic() + seconds if seconds is not None else None
         self.stopping = threading.Event()
 
     def begin(self, seconds: float) -> None:

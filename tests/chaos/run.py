@@ -20,6 +20,8 @@ DRAIN_SECONDS = 120.0
 """After the last kill: what has not ended by then hangs."""
 
 
+JUDGE_SECONDS = 300.0
+PREPARE_SECONDS = 60.0
 WARM_UP_SECONDS = 2.0
 
 
@@ -41,9 +43,9 @@ def run(options: Options, say: Callable[[str], None] = print) -> Outcome:
     began = time.monotonic()
     with running_world(options) as world:
         killer = Killer(world, say)
-        deadline = Deadline()
-        rest, assets = _prepare(world, deadline)
+        rest, assets = _prepare(world)
         before = {item["id"] for item in rest.pages("/operations")}
+        deadline = Deadline()
         clients = [
             Client(
                 number,
@@ -65,6 +67,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> Outcome:
         for client in clients:
             client.join(DRAIN_SECONDS + 60)
         _wait_for_the_rest(world, deadline)
+        rest.deadline = Deadline(JUDGE_SECONDS)
         verdict = Judge(world, rest, clients, before).judge(killer.kills)
         verdict.hangs += [f"{client.name} does not stop" for client in clients if client.is_alive()]
         repeats = sum(client.repeats for client in clients)
@@ -83,9 +86,9 @@ def run(options: Options, say: Callable[[str], None] = print) -> Outcome:
     return outcome
 
 
-def _prepare(world: World, deadline: Deadline) -> tuple[Rest, dict[str, Json]]:
+def _prepare(world: World) -> tuple[Rest, dict[str, Json]]:
     """Add and discover the system; learn whether a repeated POST is known by its key."""
-    rest = Rest(world.port, world.data_dir, deadline, keys=False)
+    rest = Rest(world.port, world.data_dir, Deadline(PREPARE_SECONDS), keys=False)
     rest.ask("POST", "/systems", "system", {"name": SYSTEM, "plugin": "nutanix-files", "settings": world.settings()})
     discovered = rest.wait(rest.ask("POST", f"/systems/{SYSTEM}/discover", "discover"))
     assert discovered["state"] == "succeeded", discovered
