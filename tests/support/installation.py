@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,47 +41,91 @@ class Ran:
         return dict(json.loads(self.err.strip().splitlines()[-1])["error"])
 
 
-class Server:
-    """`snapkeep serve` as a process that can be killed and started again."""
+class Process:
+    """A process of ours that can be stopped, killed and started again; `env` may be changed in between."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.log = data_dir.parent / f"{data_dir.name}.log"
+    def __init__(self, command: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self.command = [sys.executable, "-m", "snapkeep", *command]
+        self.log = log
+        self.env = env or {}
         self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def begin(self) -> None:
+        """Start it; do not wait."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | QUICK | self.env
+            )
+
+    def start(self) -> None:
+        """Start it, and wait until it works."""
+        before = self.log.stat().st_size if self.log.exists() else 0
+        self.begin()
+        end = time.monotonic() + 30
+        while not self.is_ready(self.log.read_bytes()[before:]):
+            assert self.running, self.log.read_text()
+            assert time.monotonic() < end, f"it is not ready: {self.log.read_text()}"
+            time.sleep(0.02)
+
+    def is_ready(self, said: bytes) -> bool:
+        """Say whether it works; `said`: what it has logged since its start."""
+        return b"] ready " in said
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._child is not None
+        self._child.send_signal(number)
+
+    def wait(self, seconds: float = 20) -> int:
+        """Wait for its end; return the exit status."""
+        assert self._child is not None
+        status = self._child.wait(seconds)
+        self._child = None
+        return status
+
+    def end(self, how: signal.Signals) -> int:
+        """Send a signal and wait; return the exit status."""
+        self.signal(how)
+        return self.wait()
+
+    def close(self) -> None:
+        if self._child is not None:
+            self.signal(signal.SIGCONT)
+            self.end(signal.SIGTERM)
+
+
+class Server(Process):
+    """`snapkeep serve`."""
+
+    def __init__(self, data_dir: Path, env: dict[str, str] | None = None) -> None:
+        command = ["serve", "--data-dir", str(data_dir), "--port", "0"]
+        super().__init__(command, data_dir.parent / f"{data_dir.name}.log", env)
+        self.data_dir = data_dir
         self._rest: Rest | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "snapkeep", "serve", "--data-dir", str(self.data_dir), "--port", "0"]
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | QUICK
-            )
-        end = time.monotonic() + 30
-        while not self._is_ready():
-            assert self._child.poll() is None, self.log.read_text()
-            assert time.monotonic() < end, "the server is not ready"
-            time.sleep(0.02)
+        super().start()
         self._rest = Common(data_dir=self.data_dir).connect()
 
-    def _is_ready(self) -> bool:
+    def is_ready(self, said: bytes) -> bool:
         try:
             address = json.loads((self.data_dir / "server.json").read_text())
         except (OSError, ValueError):
             return False
-        return self._child is not None and address["pid"] == self._child.pid
+        return bool(address["pid"] == self.pid)
 
-    def end(self, how: signal.Signals) -> int:
-        """Send a signal and wait; return the exit status."""
-        assert self._child is not None
-        self.rest.close()
-        self._child.send_signal(how)
-        status = self._child.wait(20)
-        self._child = None
-        return status
-
-    def close(self) -> None:
-        if self._child is not None:
-            self.end(signal.SIGTERM)
+    def wait(self, seconds: float = 20) -> int:
+        if self._rest is not None:
+            self._rest.close()
+        return super().wait(seconds)
 
     @property
     def rest(self) -> Rest:
@@ -89,12 +133,22 @@ class Server:
         return self._rest
 
 
+class Worker(Process):
+    """`snapkeep worker` beside a server, with its key and its database."""
+
+    def __init__(self, server: Server, name: str, env: dict[str, str] | None = None) -> None:
+        command = ["worker", "--name", name, "--data-dir", str(server.data_dir)]
+        super().__init__(command, server.log.with_name(f"{name}.log"), server.env | (env or {}))
+        self.name = name
+
+
 class Installation:
-    """Simulator, server and command line, with one system `files1` added and discovered."""
+    """Simulator, server, workers and command line, with one system `files1` added and discovered."""
 
     def __init__(self, simulator: SimulatorProcess, server: Server) -> None:
         self.simulator = simulator
         self.server = server
+        self.workers: dict[str, Worker] = {}
 
     @property
     def rest(self) -> Rest:
@@ -115,9 +169,19 @@ class Installation:
         }
         return {key: value for key, value in values.items() if value is not None}
 
-    def add_system(self, name: str = "files1", **changed: Any) -> Json:
-        body = {"name": name, "plugin": "nutanix-files", "settings": self.settings(**changed)}
+    def add_system(self, name: str = "files1", queue: str = "default", **changed: Any) -> Json:
+        body = {"name": name, "plugin": "nutanix-files", "settings": self.settings(**changed), "queue": queue}
         return dict(self.rest.request("POST", "/systems", json=body))
+
+    def add_worker(self, name: str, **env: str) -> Worker:
+        """Start one more worker; it ends with the installation."""
+        worker = self.workers[name] = Worker(self.server, name, env)
+        worker.start()
+        return worker
+
+    def worker(self, name: str) -> Json:
+        """What the server knows of a worker."""
+        return next(dict(item) for item in self.rest.request("GET", "/workers")["data"] if item["name"] == name)
 
     def reset(self) -> None:
         """Put the simulator back to its default content, with a partner server; forget all systems."""
@@ -185,15 +249,24 @@ class Installation:
 
 
 @contextmanager
-def installed(root: Path) -> Iterator[Installation]:
-    """Run an installation below `root`."""
-    server = Server(root / "server")
+def installed(root: Path, *, workers: int = 0, **env: str) -> Iterator[Installation]:
+    """Run an installation below `root`; `env` goes to server and workers.
+
+    Workers need SNAPKEEP_DATABASE_URL; with some, named w1, w2 and so on, the server itself runs no operations.
+    """
+    server = Server(root / "server", env)
+    if workers:
+        server.command.append("--no-work")
     with SimulatorProcess(root / "simulator") as simulator:
-        server.start()
+        installation = Installation(simulator, server)
         try:
-            yield Installation(simulator, server)
+            server.start()
+            for number in range(1, workers + 1):
+                installation.add_worker(f"w{number}")
+            yield installation
         finally:
-            server.close()
+            for process in (*installation.workers.values(), server):
+                process.close()
 
 
 def until(truth: Any, seconds: float = 10.0) -> Any:
