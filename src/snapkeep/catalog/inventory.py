@@ -23,12 +23,17 @@ _NAMESPACE = uuid.UUID("5f0c1d7e-7c0b-4f6e-9d53-2f4f1f0a9a10")
 
 def asset_row_id(system_id: str, vendor_id: str) -> str:
     """Return the catalog's id of an asset: the same whenever it is found."""
-    return str(uuid.uuid5(_NAMESPACE, f"{system_id}/{vendor_id}"))
+    return _row_id(f"{system_id}/{vendor_id}")
 
 
 def snapshot_row_id(asset_id: str, vendor_id: str) -> str:
     """Return the catalog's id of a snapshot: the same whenever it is found."""
-    return str(uuid.uuid5(_NAMESPACE, f"{asset_id}@{vendor_id}"))
+    return _row_id(f"{asset_id}@{vendor_id}")
+
+
+def _row_id(text: str) -> str:
+    """Return the same id for the same text; lone surrogates, which have no UTF-8, count as their escapes."""
+    return str(uuid.uuid5(_NAMESPACE, text.encode("utf-8", "backslashreplace").decode()))
 
 
 class Inventory:
@@ -70,7 +75,10 @@ class Inventory:
     async def _upsert(
         self, connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]], since: datetime | None
     ) -> None:
-        """Insert or update by id, with executemany: far faster than one statement with all values."""
+        """Insert or update by id, with executemany: far faster than one statement with all values.
+
+        In the order of ids, so that two who record the same things at the same moment wait in line, not for each other.
+        """
         if not rows:
             return
         statement = self._database.insert(table)
@@ -83,7 +91,10 @@ class Inventory:
             changed["owned"] = or_(table.c.owned, statement.excluded.owned)
         if since is not None:
             changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
-        await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed), rows)
+        await connection.execute(
+            statement.on_conflict_do_update(index_elements=["id"], set_=changed),
+            sorted(rows, key=lambda row: str(row["id"])),
+        )
 
     async def unseen(
         self, system_id: str, *, not_seen_by: str, before: datetime
@@ -115,7 +126,7 @@ class Inventory:
         rows = [(assets if isinstance(item, AssetRecord) else snapshots, item.id) for item in found]
         async with self._database.begin() as connection:
             for table in (assets, snapshots):
-                ids = [{"row": row_id} for kind, row_id in rows if kind is table]
+                ids = [{"row": row_id} for kind, row_id in sorted(rows, key=lambda row: row[1]) if kind is table]
                 if ids:
                     statement = update(table).where(table.c.id == bindparam("row")).values(gone_at=now)
                     await connection.execute(statement, ids)

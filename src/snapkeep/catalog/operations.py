@@ -84,7 +84,9 @@ class Operations:
         """Return one operation by its id, or by the beginning of it when that is unique. Raises NotFound."""
         query = select(operations).where(operations.c.id == operation_id)
         if len(operation_id) < 36:
-            query = select(operations).where(operations.c.id.startswith(operation_id, autoescape=True)).limit(2)
+            # Not LIKE, for which upper and lower case are one on SQLite and two on PostgreSQL.
+            beginning = operations.c.id.between(operation_id, f"{operation_id}\x7f")
+            query = select(operations).where(beginning).limit(2)
         async with self._database.connect() as connection:
             rows = (await connection.execute(query)).all()
         if len(rows) != 1:

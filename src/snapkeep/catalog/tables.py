@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
+from sqlalchemy.types import TypeEngine
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -49,6 +51,45 @@ class UtcDateTime(TypeDecorator[datetime]):
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
+_ESCAPE = "\U0010ffff"
+_REFUSED = re.compile(f"[\0\ud800-\udfff{_ESCAPE}]")
+_ESCAPED = re.compile(f"{_ESCAPE}([0-9a-f]{{6}})")
+
+
+class ExactText(TypeDecorator[str]):
+    """Any text: kept and found exactly, and in the order of code points, on every database.
+
+    PostgreSQL takes no NUL, and no database takes lone surrogates, which stand for bytes that are not UTF-8 (PEP 383).
+    They are stored as U+10FFFF and six hexadecimal digits. PostgreSQL would sort by language: an index would then
+    depend on the libraries of its machine, and pages on its settings.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.length = length
+
+    @property
+    def python_type(self) -> type[str]:
+        """Return what programs see."""
+        return str
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[str]:
+        """Return VARCHAR or TEXT."""
+        collation = "C" if dialect.name == "postgresql" else None
+        return String(self.length, collation) if self.length else Text(collation=collation)
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Escape."""
+        return value and _REFUSED.sub(lambda found: f"{_ESCAPE}{ord(found[0]):06x}", value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """Turn back."""
+        return value and _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -60,22 +101,22 @@ metadata = MetaData(
 
 
 def _id() -> Column[Any]:
-    return Column("id", String(36), primary_key=True)
+    return Column("id", ExactText(36), primary_key=True)
 
 
 def _reference(name: str, table: str, *, nullable: bool = False) -> Column[Any]:
-    return Column(name, String(36), ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=nullable, index=True)
+    return Column(name, ExactText(36), ForeignKey(f"{table}.id", ondelete="CASCADE"), nullable=nullable, index=True)
 
 
 systems = Table(
     "systems",
     metadata,
     _id(),
-    Column("name", String(63), nullable=False, unique=True),
-    Column("plugin", String(63), nullable=False),
+    Column("name", ExactText(63), nullable=False, unique=True),
+    Column("plugin", ExactText(63), nullable=False),
     Column("settings", JSON, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
-    Column("queue", String(63), nullable=False, server_default="default"),
+    Column("queue", ExactText(63), nullable=False, server_default="default"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("discovered_at", UtcDateTime),
 )
@@ -85,14 +126,14 @@ assets = Table(
     metadata,
     _id(),
     _reference("system_id", "systems"),
-    Column("vendor_id", Text, nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("parent_vendor_id", Text),
+    Column("vendor_id", ExactText, nullable=False),
+    Column("kind", ExactText(32), nullable=False),
+    Column("name", ExactText, nullable=False),
+    Column("parent_vendor_id", ExactText),
     Column("capabilities", JSON, nullable=False),
     Column("refusals", JSON, nullable=False),
     Column("attributes", JSON, nullable=False),
-    Column("seen_by", String(36), nullable=False),
+    Column("seen_by", ExactText(36), nullable=False),
     Column("gone_at", UtcDateTime),
     UniqueConstraint("system_id", "vendor_id"),
     Index(None, "system_id", "name"),
@@ -104,14 +145,14 @@ snapshots = Table(
     _id(),
     _reference("system_id", "systems"),
     _reference("asset_id", "assets"),
-    Column("vendor_id", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("kind", String(32), nullable=False),
+    Column("vendor_id", ExactText, nullable=False),
+    Column("name", ExactText, nullable=False),
+    Column("kind", ExactText(32), nullable=False),
     Column("owned", Boolean, nullable=False),
     Column("created_at", UtcDateTime),
     Column("size_bytes", BigInteger),
     Column("reclaimable_bytes", BigInteger),
-    Column("seen_by", String(36), nullable=False),
+    Column("seen_by", ExactText(36), nullable=False),
     Column("gone_at", UtcDateTime),
     UniqueConstraint("asset_id", "vendor_id"),
     Index(None, "asset_id", "name"),
@@ -122,10 +163,10 @@ exports = Table(
     metadata,
     _id(),
     _reference("snapshot_id", "snapshots"),
-    Column("host_name", String(253), nullable=False),
-    Column("host_address", String(253), nullable=False),
-    Column("mode", String(16), nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("host_name", ExactText(253), nullable=False),
+    Column("host_address", ExactText(253), nullable=False),
+    Column("mode", ExactText(16), nullable=False),
+    Column("state", ExactText(16), nullable=False, index=True),
     Column("locations", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
@@ -138,31 +179,31 @@ operations = Table(
     "operations",
     metadata,
     _id(),
-    Column("kind", String(32), nullable=False),
+    Column("kind", ExactText(32), nullable=False),
     # No foreign key: what was done to a system is still to be read after the system was removed.
-    Column("system_id", String(36), nullable=False, index=True),
-    Column("system_name", String(63), nullable=False),
-    Column("target", Text, nullable=False),
+    Column("system_id", ExactText(36), nullable=False, index=True),
+    Column("system_name", ExactText(63), nullable=False),
+    Column("target", ExactText, nullable=False),
     Column("request", JSON, nullable=False),
-    Column("requester", Text, nullable=False),
-    Column("state", String(16), nullable=False, index=True),
-    Column("phase", Text, nullable=False),
+    Column("requester", ExactText, nullable=False),
+    Column("state", ExactText(16), nullable=False, index=True),
+    Column("phase", ExactText, nullable=False),
     Column("progress", Float),
     Column("items", BigInteger),
-    Column("cursor", Text),
+    Column("cursor", ExactText),
     Column("result", JSON),
     Column("error", JSON),
     Column("cancel_requested", Boolean, nullable=False),
     Column("pause_requested", Boolean, nullable=False, server_default=false()),
-    Column("queue", String(63), nullable=False, server_default="default"),
+    Column("queue", ExactText(63), nullable=False, server_default="default"),
     # Each step that begins raises `attempt`: what an earlier one still wants to write is refused (a fencing token).
-    Column("worker", String(63)),
+    Column("worker", ExactText(63)),
     Column("attempt", Integer, nullable=False, server_default="0"),
     # The engine knows an operation by id and generation; a resumed one gets the next.
     Column("generation", Integer, nullable=False, server_default="0"),
     # Operations with the same `exclusive` run one by one: the one whose turn it is has it in `turn` until its end.
-    Column("exclusive", String(36), index=True),
-    Column("turn", String(36)),
+    Column("exclusive", ExactText(36), index=True),
+    Column("turn", ExactText(36)),
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
@@ -172,19 +213,19 @@ operations = Table(
 workers = Table(
     "workers",
     metadata,
-    Column("name", String(63), primary_key=True),
-    Column("incarnation", String(36), nullable=False),
+    Column("name", ExactText(63), primary_key=True),
+    Column("incarnation", ExactText(36), nullable=False),
     Column("queues", JSON, nullable=False),
-    Column("host", String(253), nullable=False),
-    Column("place", String(36), nullable=False),
+    Column("host", ExactText(253), nullable=False),
+    Column("place", ExactText(36), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("version", String(63), nullable=False),
+    Column("version", ExactText(63), nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     # By the clock of the database, as everything that workers compare with each other.
     Column("heartbeat_at", UtcDateTime, nullable=False),
     Column("left_at", UtcDateTime),
     # Who hands its unfinished operations to the others, since when, and whether that is done.
-    Column("taken_by", String(36)),
+    Column("taken_by", ExactText(36)),
     Column("taken_at", UtcDateTime),
     Column("cleared", Boolean, nullable=False),
 )
@@ -192,7 +233,7 @@ workers = Table(
 notes = Table(
     "notes",
     metadata,
-    Column("key", String(63), primary_key=True),
+    Column("key", ExactText(63), primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
 
@@ -203,9 +244,9 @@ change_lists = Table(
     _reference("asset_id", "assets"),
     _reference("base_id", "snapshots", nullable=True),
     _reference("new_id", "snapshots"),
-    Column("source", String(32), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("cursor", Text),
+    Column("source", ExactText(32), nullable=False),
+    Column("state", ExactText(16), nullable=False),
+    Column("cursor", ExactText),
     Column("entries", BigInteger, nullable=False),
     Column("summary", JSON),
     Column("created_at", UtcDateTime, nullable=False),
@@ -215,7 +256,7 @@ change_lists = Table(
 change_blocks = Table(
     "change_blocks",
     metadata,
-    Column("list_id", String(36), ForeignKey("change_lists.id", ondelete="CASCADE"), primary_key=True),
+    Column("list_id", ExactText(36), ForeignKey("change_lists.id", ondelete="CASCADE"), primary_key=True),
     Column("seq", Integer, primary_key=True),
     Column("entries", Integer, nullable=False),
     Column("data", LargeBinary, nullable=False),

@@ -17,6 +17,7 @@ app = App(
 )
 app.command("snapkeep.cli.systems:app", name="system", help="Add, list, check and remove systems.")
 app.command("snapkeep.cli.systems:discover", name="discover", help="Find the assets and snapshots of a system.")
+app.command("snapkeep.cli.reconcile:reconcile", name="reconcile", help="Compare the catalog with systems; mend it.")
 app.command("snapkeep.cli.assets:app", name="asset", help="List and show what can be protected.")
 app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
 app.command("snapkeep.cli.exports:app", name="export", help="List what is open to backup hosts.")

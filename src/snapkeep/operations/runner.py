@@ -27,6 +27,7 @@ from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.kinds.diff import DiffHandler
 from snapkeep.operations.kinds.discover import DiscoverHandler
 from snapkeep.operations.kinds.exports import DeportHandler, ExportHandler
+from snapkeep.operations.kinds.reconcile import ReconcileHandler
 from snapkeep.operations.kinds.snapshots import CloneHandler, CreateHandler, DeleteHandler, RestoreHandler
 from snapkeep.operations.run import Cancelled, Limits, Outage, Paused, Run
 
@@ -43,6 +44,7 @@ HANDLERS: Mapping[str, Handler] = {
         ExportHandler(),
         DeportHandler(),
         DiffHandler(),
+        ReconcileHandler(),
     )
 }
 """Every kind of operation."""

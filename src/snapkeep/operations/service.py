@@ -306,8 +306,6 @@ class Operations:
 
     async def reconcile_after_crash(self, system_id: str) -> None:
         """Report what a crash may have left on a system, unless that was looked at a moment ago."""
-        if "reconcile" not in HANDLERS:
-            return
         with contextlib.suppress(NotFound):  # it may have been removed meanwhile
             system = await self._catalog.systems.get(system_id)
             since = self._clock.now() - RECONCILE_AGAIN

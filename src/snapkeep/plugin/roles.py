@@ -134,7 +134,8 @@ class DiffFiles(Protocol):
     def read_diff(self, ticket: Ticket, cursor: str | None = None) -> AsyncIterator[ChangeBatch | Pending]:
         """Yield batches, resuming after `cursor`. A `Pending` ends the iteration: call again later, same cursor.
 
-        Verifies on every page that it belongs to these snapshots of this asset; raises Incomplete otherwise.
+        Verifies on every page that it belongs to these snapshots of this asset; raises Incomplete otherwise. A list
+        that the system has forgotten, but would compute again, is Incomplete with `details["forgotten"]`.
         """
 
 

@@ -15,6 +15,9 @@ from snapkeep.plugin.roles import DiffFiles
 SOURCE = "system"
 """Who computed the list: the system itself."""
 
+COMPUTATIONS = 5
+"""How often a list is asked for, when the system forgets it before it was read to its end."""
+
 
 class DiffHandler(Handler):
     """The list has the id of its operation. Its base is kept from deletion while it is fetched."""
@@ -26,27 +29,43 @@ class DiffHandler(Handler):
 
     async def start(self, run: Run) -> Ticket:
         """Ask for the computation."""
-        asset, role = await run.asset(), played((await run.roles()).diff_files, "diff")
-        base = await run.snapshot("base_id") if run.request["base_id"] else None
-        new = await run.snapshot("new_id")
         await run.catalog.change_lists.begin(
             run.operation.id,
-            asset_id=asset.id,
-            base_id=base.id if base else None,
-            new_id=new.id,
+            asset_id=run.request["asset_id"],
+            base_id=run.request["base_id"],
+            new_id=run.request["new_id"],
             source=SOURCE,
             now=run.clock.now(),
         )
         await run.report("asking for the changes")
-        return await role.start_diff(asset.asset, base.snapshot if base else None, new.snapshot, run.request_id("diff"))
+        return await self._ask(run, "diff")
+
+    async def _ask(self, run: Run, label: str) -> Ticket:
+        asset, role = await run.asset(), played((await run.roles()).diff_files, "diff")
+        base = await run.snapshot("base_id") if run.request["base_id"] else None
+        new = await run.snapshot("new_id")
+        return await role.start_diff(asset.asset, base.snapshot if base else None, new.snapshot, run.request_id(label))
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Fetch page after page, resuming behind the last stored block."""
         role = played((await run.roles()).diff_files, "diff")
-        writer = await self._fetch(run, role, ticket)
+        writer = await self._fetch_anew(run, role, ticket)
         await run.report("summarising")
         record = await writer.complete(run.clock.now())
         return {"change_list": record.id, "entries": record.entries, "summary": record.summary}
+
+    async def _fetch_anew(self, run: Run, role: DiffFiles, ticket: Ticket) -> ChangeListWriter:
+        """Fetch; ask for the computation anew when the system forgets the list, as after its restart."""
+        for left in reversed(range(COMPUTATIONS)):
+            try:
+                return await self._fetch(run, role, ticket)
+            except Incomplete as error:
+                if not left or not error.details.get("forgotten"):
+                    raise
+            await run.report("the system has forgotten the list; it is computed again")
+            await run.catalog.change_lists.restart(run.operation.id)
+            ticket = await run.call(self._ask(run, f"diff {run.clock.new_id()}"), interruptible=False)
+        raise AssertionError("unreachable")  # pragma: no cover
 
     async def _fetch(self, run: Run, role: DiffFiles, ticket: Ticket) -> ChangeListWriter:
         outage = Outage(run)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
+from snapkeep.catalog.records import AssetRecord, SnapshotRecord
 from snapkeep.model.assets import Asset
 from snapkeep.model.errors import Incomplete, Unavailable
 from snapkeep.model.snapshots import Snapshot
 from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.absence import surely_gone
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.run import Outage, Run
 
-AT_ONCE = 8
-"""How many are asked for at the same time."""
+RecordT = TypeVar("RecordT", AssetRecord, SnapshotRecord)
 
 
 class DiscoverHandler(Handler):
@@ -70,25 +71,19 @@ class DiscoverHandler(Handler):
         before = run.operation.started_at or run.operation.created_at
         assets, snapshots = await inventory.unseen(system_id, not_seen_by=run.operation.id, before=before)
         await run.report("asking for what was not seen")
-        gate = asyncio.Semaphore(AT_ONCE)
-        discover = (await run.roles()).discover
-
-        async def exists(asset: Asset, snapshot: Snapshot | None = None) -> bool:
-            async with gate:
-                await run.check_cancel()
-                return await run.call(discover.exists(asset, snapshot))
-
-        there = await asyncio.gather(*(exists(record.asset) for record in assets))
-        gone_assets = [record for record, exists_still in zip(assets, there, strict=True) if not exists_still]
+        gone_assets = await _gone(run, [(record, record.asset, None) for record in assets])
         lost = {record.id for record in gone_assets}
-        owners = {item.asset_id: (await inventory.asset(item.asset_id)).asset for item in snapshots}
-        there = await asyncio.gather(
-            *(exists(owners[item.asset_id], item.snapshot) for item in snapshots if item.asset_id not in lost)
-        )
-        answers = iter(there)
-        gone_snapshots = [item for item in snapshots if item.asset_id in lost or not next(answers)]
+        left = [item for item in snapshots if item.asset_id not in lost]
+        owners = {row: (await inventory.asset(row)).asset for row in {item.asset_id for item in left}}
+        gone_snapshots = [item for item in snapshots if item.asset_id in lost]
+        gone_snapshots += await _gone(run, [(item, owners[item.asset_id], item.snapshot) for item in left])
         now = run.clock.now()
         await inventory.mark_gone([*gone_assets, *gone_snapshots], now)
         await run.catalog.systems.discovered(system_id, now)
         counts = await inventory.counts(system_id)
         return {**counts, "assets_gone": len(gone_assets), "snapshots_gone": len(gone_snapshots)}
+
+
+async def _gone(run: Run, suspects: Sequence[tuple[RecordT, Asset, Snapshot | None]]) -> list[RecordT]:
+    gone = await surely_gone(run, [(asset, snapshot) for _, asset, snapshot in suspects])
+    return [record for (record, _, _), is_gone in zip(suspects, gone, strict=True) if is_gone]

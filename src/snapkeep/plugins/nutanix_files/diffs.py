@@ -107,6 +107,7 @@ class Diffs:
                 "The change list is gone from the file server before it was read to its end",
                 vendor_code=error.vendor_code,
                 vendor_message=error.vendor_message,
+                forgotten=True,
             ) from error
 
     async def _explain(

@@ -46,3 +46,15 @@ def upgrade() -> None:
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_notes")),
     )
+    if op.get_context().dialect.name == "postgresql":
+        _sort_by_code_points()
+
+
+def _sort_by_code_points() -> None:
+    """Give every text column the order that SQLite has, whatever the order of the database is."""
+    found = sa.inspect(op.get_bind())
+    for table in set(found.get_table_names()) - {"alembic_version"}:
+        for column in found.get_columns(table):
+            if isinstance(column["type"], sa.String):
+                kind = f"VARCHAR({column['type'].length})" if column["type"].length else "TEXT"
+                op.execute(f'ALTER TABLE {table} ALTER COLUMN {column["name"]} TYPE {kind} COLLATE "C"')
