@@ -253,7 +253,6 @@ def truncated(path: Path) -> None:
 
 
 def overwritten(path: Path) -> None:
-    """A page in the midst is lost: only the check finds it."""
     whole = path.read_bytes()
     path.write_bytes(whole[:-8192] + b"\xff" * 4096 + whole[-4096:])
 
@@ -266,6 +265,19 @@ def change(statement: str) -> Callable[[Path], None]:
     return run
 
 
+def unindexed(path: Path) -> None:
+    """A row that an index does not know: everything can be read, and only the check finds it."""
+    index = "name = 'ix_operations_state'"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        row = connection.execute(f"SELECT * FROM sqlite_master WHERE {index}").fetchone()
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute(f"DELETE FROM sqlite_master WHERE {index}")
+    change("UPDATE operations SET state = 'other'")(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", row)
+
+
 def replaced(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -276,6 +288,7 @@ def replaced(path: Path) -> None:
     [
         (truncated, InvalidInput),
         (overwritten, InvalidInput),
+        (unindexed, InvalidInput),
         (lambda path: path.write_text("no database\n" * 1000), InvalidInput),
         (lambda path: path.write_text(""), InvalidInput),
         (replaced, InvalidInput),
@@ -284,14 +297,27 @@ def replaced(path: Path) -> None:
         (change("DROP TABLE alembic_version"), InvalidInput),
         (change("UPDATE alembic_version SET version_num = '9999'"), Conflict),
     ],
-    ids=["truncated", "overwritten", "text", "nothing", "directory", "missing", "torn", "foreign", "newer"],
+    ids=[
+        "truncated",
+        "overwritten",
+        "unindexed",
+        "text",
+        "nothing",
+        "directory",
+        "missing",
+        "torn",
+        "foreign",
+        "newer",
+    ],
 )
 async def test_what_is_no_good_backup_changes_nothing(
     file: Path, database_url: str, spoil: Callable[[Path], Any], expected: type[SnapkeepError]
 ) -> None:
     spoil(file)
     there = {path.name for path in file.parent.iterdir()}
-    assert type(await error_of(restore(file, database_url))) is expected
+    error = await error_of(restore(file, database_url))
+    assert type(error) is expected
+    assert expected is not InvalidInput or "damaged" in str(error)
     assert (await describe(database_url)).schema.state is State.EMPTY
     assert {path.name for path in file.parent.iterdir()} == there
 
@@ -401,11 +427,14 @@ async def test_a_newer_database_is_left_alone(database_url: str, tmp_path: Path)
     assert (await describe(database_url)).schema.revision == "9999"
 
 
-@pytest.mark.parametrize("table", ["systems", "something"])
-async def test_what_is_no_catalog_is_left_alone(database_url: str, table: str) -> None:
+@pytest.mark.parametrize("revision", [None, "0001", "another"])
+async def test_what_is_no_catalog_is_left_alone(database_url: str, revision: str | None) -> None:
     engine = plain(database_url)
     with engine.begin() as connection:
-        connection.execute(text(f"CREATE TABLE {table} (id INTEGER)"))
+        connection.execute(text("CREATE TABLE systems (id INTEGER)"))
+        if revision:  # another program that uses Alembic
+            connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+            connection.execute(text(f"INSERT INTO alembic_version VALUES ('{revision}')"))
     engine.dispose()
     path = Path(database_url.partition("///")[2])
     before = path.read_bytes() if database_url.startswith("sqlite") else b""
