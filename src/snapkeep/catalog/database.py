@@ -143,10 +143,20 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 async def _use_write_ahead_log(engine: AsyncEngine) -> None:
-    """Readers and the writer do not wait for each other. The file keeps this, so it is set once, on a file of ours."""
+    """Readers and the writer do not wait for each other. The file keeps this, so it is set once, on a file of ours.
+
+    SQLite does not wait for the lock that this needs, so another process that opens the file now is waited for here.
+    """
+    until = time.monotonic() + CONNECT_SECONDS
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        while (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar() != "wal":
+            try:
+                await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            except OperationalError as error:
+                if not is_outage(error) or time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(0.05)
 
 
 # -- the state of the schema -------------------------------------------------------------------------------------------
