@@ -80,7 +80,7 @@ class Process:
         """Say whether it works; `said`: what it has logged since its start."""
         return b"] ready " in said
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         assert self._child is not None
         self._child.send_signal(number)
 
@@ -93,12 +93,12 @@ class Process:
 
     def end(self, how: signal.Signals) -> int:
         """Send a signal and wait; return the exit status."""
-        self.signal(how)
+        self.send(how)
         return self.wait()
 
     def close(self) -> None:
         if self._child is not None:
-            self.signal(signal.SIGCONT)
+            self.send(signal.SIGCONT)
             self.end(signal.SIGTERM)
 
 
@@ -213,8 +213,23 @@ class Installation:
         """Start an operation and wait for its end; raises the error that it failed with."""
         return self.rest.wait(self.rest.request(method, path, json=body))
 
-    def asset(self, name: str = "projects") -> Json:
-        return self.rest.asset(Reference("files1", name, ""))
+    def ask(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Start an operation; do not wait."""
+        return dict(self.rest.request(method, path, json=body))
+
+    def ask_create(self, name: str | None = None, asset: str = "projects", system: str = "files1") -> Json:
+        return self.ask("POST", f"/assets/{self.asset(asset, system)['id']}/snapshots", {"name": name})
+
+    def operation(self, operation: Json) -> Json:
+        """Read an operation again."""
+        return dict(self.rest.request("GET", f"/operations/{operation['id']}"))
+
+    def fault(self, action: str, **values: Any) -> None:
+        """Script a fault of the simulator."""
+        self.simulator.control("POST", "/faults", {"action": action, **values})
+
+    def asset(self, name: str = "projects", system: str = "files1") -> Json:
+        return self.rest.asset(Reference(system, name, ""))
 
     def snapshot(self, name: str | None = None, asset: str = "projects") -> Json:
         """Take a snapshot; return it."""
