@@ -20,7 +20,7 @@ import psycopg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import pq
-from sqlalchemy import URL, ColumnElement, Connection, event, inspect, make_url, text
+from sqlalchemy import URL, ColumnElement, Connection, Float, event, inspect, literal, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -465,16 +465,17 @@ class _DatabaseClock(FunctionElement[datetime]):
     inherit_cache = True
 
 
-def database_clock() -> ColumnElement[datetime]:
-    """Return an expression for the time now (aware, UTC) by the clock of the database."""
-    return _DatabaseClock()
+def database_clock(shift: float = 0.0) -> ColumnElement[datetime]:
+    """Return an expression for the time (aware, UTC) by the clock of the database, `shift` seconds from now."""
+    return _DatabaseClock(literal(shift, Float))
 
 
 @compiles(_DatabaseClock)
-def _clock(_element: _DatabaseClock, _compiler: Any, **_options: Any) -> str:
-    return "clock_timestamp()"
+def _clock(element: _DatabaseClock, compiler: Any, **options: Any) -> str:
+    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
 
 
 @compiles(_DatabaseClock, "sqlite")
-def _sqlite_clock(_element: _DatabaseClock, _compiler: Any, **_options: Any) -> str:
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # as SQLAlchemy stores times, so that they compare as text
+def _sqlite_clock(element: _DatabaseClock, compiler: Any, **options: Any) -> str:
+    shift = f"({compiler.process(element.clauses, **options)} || ' seconds')"
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {shift})"  # as SQLAlchemy stores times: they compare as text

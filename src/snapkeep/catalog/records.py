@@ -53,6 +53,7 @@ class SystemRecord:
     plugin: str
     settings: dict[str, Any]
     queue: str
+    revision: int
     created_at: datetime
     discovered_at: datetime | None
 

@@ -86,7 +86,9 @@ class Systems:
         sealed = self._box.seal(system_id, secrets)
         async with self._database.begin() as connection:
             await connection.execute(
-                update(systems).where(systems.c.id == system_id).values(settings=settings, secrets=sealed, queue=queue)
+                update(systems)
+                .where(systems.c.id == system_id)
+                .values(settings=settings, secrets=sealed, queue=queue, revision=systems.c.revision + 1)
             )
         return await self.get(system_id)
 
@@ -132,6 +134,7 @@ def _record(row: Any) -> SystemRecord:
         plugin=row.plugin,
         settings=row.settings,
         queue=row.queue,
+        revision=row.revision,
         created_at=row.created_at,
         discovered_at=row.discovered_at,
     )

@@ -117,6 +117,8 @@ systems = Table(
     Column("settings", JSON, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
     Column("queue", ExactText(63), nullable=False, server_default="default"),
+    # Raised with every change of settings or secrets, so that each worker notices that its connection is outdated.
+    Column("revision", Integer, nullable=False, server_default="0"),
     Column("created_at", UtcDateTime, nullable=False),
     Column("discovered_at", UtcDateTime),
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, literal_column, select, update
+from sqlalchemy import delete, select, update
 
+from snapkeep.catalog.database import database_clock
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.records import WorkerRecord
 from snapkeep.catalog.tables import workers
@@ -26,7 +26,7 @@ class Workers:
         self, name: str, incarnation: str, *, queues: Sequence[str], host: str, place: str, pid: int, version: str
     ) -> None:
         """Enter a worker that begins, in place of an earlier one of that name."""
-        clock = self._clock()
+        clock = database_clock()
         values: dict[str, Any] = {
             "incarnation": incarnation,
             "queues": list(queues),
@@ -47,24 +47,23 @@ class Workers:
 
     async def beat(self, name: str, incarnation: str) -> bool:
         """Give a sign of life; false when another has the name, or the others have taken this one for dead."""
-        return await self._change(name, incarnation, workers.c.taken_by.is_(None), heartbeat_at=self._clock())
+        return await self._change(name, incarnation, workers.c.taken_by.is_(None), heartbeat_at=database_clock())
 
     async def leave(self, name: str, incarnation: str) -> None:
         """Say that this worker has ended as it should; others hand out what it had begun."""
-        await self._change(name, incarnation, workers.c.taken_by.is_(None), left_at=self._clock())
+        await self._change(name, incarnation, workers.c.taken_by.is_(None), left_at=database_clock())
 
     async def find(self) -> list[WorkerRecord]:
         """Return all workers by name, with the age of their heartbeats."""
-        query = select(workers, self._clock().label("clock")).order_by(workers.c.name)
+        query = select(workers, database_clock().label("clock")).order_by(workers.c.name)
         async with self._database.connect() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
     async def take(self, dead: WorkerRecord, taker: str) -> bool:
         """Take over a worker that has left or died: only one taker at a time, and only while it gives no sign."""
-        clock = self._clock()
-        free = workers.c.taken_by.is_(None) | (workers.c.taken_at < self._clock(-TAKEN_SECONDS))
+        free = workers.c.taken_by.is_(None) | (workers.c.taken_at < database_clock(-TAKEN_SECONDS))
         same = workers.c.heartbeat_at == dead.heartbeat_at
-        return await self._change(dead.name, dead.incarnation, free, same, taken_by=taker, taken_at=clock)
+        return await self._change(dead.name, dead.incarnation, free, same, taken_by=taker, taken_at=database_clock())
 
     async def cleared(self, dead: WorkerRecord, taker: str) -> None:
         """Note that what it had begun was handed out."""
@@ -74,7 +73,7 @@ class Workers:
         """Remove those that were cleared and have given no sign for so long."""
         async with self._database.begin() as connection:
             await connection.execute(
-                delete(workers).where(workers.c.cleared, workers.c.heartbeat_at < self._clock(-seconds))
+                delete(workers).where(workers.c.cleared, workers.c.heartbeat_at < database_clock(-seconds))
             )
 
     async def _change(self, name: str, incarnation: str, *conditions: Any, **values: Any) -> bool:
@@ -82,17 +81,8 @@ class Workers:
         async with self._database.begin() as connection:
             return bool((await connection.execute(statement.values(**values))).rowcount)
 
-    def _clock(self, shift: float = 0.0) -> Any:
-        """Return the database's own time, `shift` seconds later, as an expression."""
-        if self._database.is_postgresql:
-            return func.clock_timestamp() + literal_column(f"interval '{shift:f} seconds'")
-        return func.strftime("%Y-%m-%d %H:%M:%f", "now", f"{shift:+f} seconds").concat("000")  # as times are stored
-
 
 def _record(row: Any) -> WorkerRecord:
-    clock = row.clock
-    if isinstance(clock, str):  # SQLite has no type for times
-        clock = datetime.fromisoformat(clock).replace(tzinfo=UTC)
     return WorkerRecord(
         name=row.name,
         incarnation=row.incarnation,
@@ -103,7 +93,7 @@ def _record(row: Any) -> WorkerRecord:
         version=row.version,
         started_at=row.started_at,
         heartbeat_at=row.heartbeat_at,
-        heartbeat_age=(clock - row.heartbeat_at).total_seconds(),
+        heartbeat_age=(row.clock - row.heartbeat_at).total_seconds(),
         left_at=row.left_at,
         cleared=row.cleared,
     )

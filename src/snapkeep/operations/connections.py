@@ -15,6 +15,7 @@ from snapkeep.plugin.roles import Roles
 
 @dataclass(frozen=True, slots=True)
 class _Open:
+    revision: int
     roles: Roles
     context: AbstractAsyncContextManager[Roles]
 
@@ -35,12 +36,16 @@ class Connections:
     async def roles(self, system: SystemRecord) -> Roles:
         """Return the roles of a connected system."""
         async with self._locks.setdefault(system.id, asyncio.Lock()):
-            if system.id not in self._open:
-                plugin = self.plugin(system)
-                settings = plugin.settings.parse(await self._systems.all_settings(system))
-                context = plugin.connect(settings)
-                self._open[system.id] = _Open(await context.__aenter__(), context)
-            return self._open[system.id].roles
+            found = self._open.get(system.id)
+            if found is not None and found.revision < system.revision:  # it was changed, perhaps in another process
+                self.retire(system.id)
+                found = None
+            if found is None:
+                settings = self.plugin(system).settings.parse(await self._systems.all_settings(system))
+                context = self.plugin(system).connect(settings)
+                found = _Open(system.revision, await context.__aenter__(), context)
+                self._open[system.id] = found
+            return found.roles
 
     def retire(self, system_id: str) -> None:
         """Use a new connection from now on; operations under way end on the old one, closed with the process."""

@@ -136,12 +136,15 @@ class Membership:
             return []
         taken = await self._engine.hand_over(worker.name)
         await self._catalog.workers.cleared(worker, self._incarnation)
+        if worker.left_at is not None:  # it has parked them on purpose
+            return []
+        log.warning("a worker has died", name=worker.name, host=worker.host, operations=len(taken))
         for operation_id in taken:
             metrics.taken_over()
-            log.warning("operation taken over", operation=operation_id, from_worker=worker.name)
-        if worker.left_at is None:
-            log.warning("a worker has died", name=worker.name, host=worker.host, operations=len(taken))
-        return taken if worker.left_at is None else []
+            log.warning(
+                "operation taken over", operation=operation_id, from_worker=worker.name, worker=self._settings.name
+            )
+        return taken
 
 
 def _is_dead_process(worker: WorkerRecord) -> bool:

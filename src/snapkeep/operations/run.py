@@ -88,7 +88,7 @@ class Run:
 
     async def roles(self) -> Roles:
         """Return the connected system."""
-        return await self._connect()
+        return await self.call(self._connect())
 
     async def asset(self) -> AssetRecord:
         """Return the asset that the request names."""

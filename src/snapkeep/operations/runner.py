@@ -54,6 +54,9 @@ log = structlog.get_logger(__name__)
 DATABASE_SECONDS = (0.5, 15.0)
 """First and longest pause before a step is run again, when the catalog's database was away."""
 
+MAX_ATTEMPTS = 200
+"""Steps of one operation that are begun, before it is held to be what ends the processes that run it."""
+
 
 class Runner:
     """The work that the engine runs: every end of an operation is recorded in the catalog."""
@@ -87,45 +90,48 @@ class Runner:
 
     # -- a step ------------------------------------------------------------------------------------------------------
     async def _step(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
-        """Claim the operation and run a step of it; once more from its beginning whenever the database was away.
+        """Run a step; once more from its beginning whenever the database was away.
 
         None when there is nothing to do any more. Ends like a process that died when another worker runs the step.
         """
-        for attempt in itertools.count():
-            try:
-                operation = await self._catalog.operations.claim(
-                    operation_id, generation, self._worker, self._clock.now()
-                )
-                if operation is None:
+        with bound_contextvars(operation=operation_id, worker=self._worker):
+            for attempt in itertools.count():
+                try:
+                    return await self._claimed(operation_id, generation, work)
+                except Superseded:
+                    await self._give_way(operation_id, generation)
                     return None
-                with bound_contextvars(
-                    operation=operation.id,
-                    kind=operation.kind,
-                    system=operation.system_name,
-                    worker=self._worker,
-                ):
-                    if operation.attempt == 1:
-                        metrics.operation_begun(operation)
-                        log.info("operation begun")
-                    return await work(self._run(operation))
-            except Superseded:
-                await self._give_way(operation_id, generation)
-                return None
-            except Exception as error:
-                if not is_outage(error):
-                    raise
-                metrics.retried("database_away")
-                log.warning("the database is away; the step is run again", operation=operation_id, reason=str(error))
-                first, longest = DATABASE_SECONDS
-                await self._clock.sleep(min(longest, first * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2))
+                except Exception as error:
+                    if not is_outage(error):
+                        raise
+                    metrics.retried("database_away")
+                    log.warning("the database is away; the step is run again", reason=str(error))
+                    first, longest = DATABASE_SECONDS
+                    await self._clock.sleep(min(longest, first * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2))
         raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _claimed(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
+        """Claim the operation, so that nobody else may write for it, and work."""
+        operation = await self._catalog.operations.claim(operation_id, generation, self._worker, self._clock.now())
+        if operation is None:
+            return None
+        run = self._run(operation)
+        with bound_contextvars(kind=operation.kind, system=operation.system_name):
+            if operation.attempt == 1:
+                metrics.operation_begun(operation)
+                log.info("operation begun")
+            if operation.attempt > MAX_ATTEMPTS:
+                error = SnapkeepError(f"It was begun {MAX_ATTEMPTS} times and came to no end: it may end its workers")
+                await self._end(run, OperationState.FAILED, error=_what_may_be_there(run, error.to_dict()))
+                return None
+            return await work(run)
 
     async def _give_way(self, operation_id: str, generation: int) -> None:
         """Return when the operation needs this job no more. Else another worker runs it: leave no record of ours."""
         current = await self._catalog.operations.known(operation_id)
         if current is None or current.state.value not in OPEN or current.generation != generation:
             return
-        log.warning("another worker runs the operation", operation=operation_id, worker=current.worker)
+        log.warning("another worker runs the operation", other=current.worker)
         raise asyncio.CancelledError
 
     def _run(self, operation: OperationRecord) -> Run:

@@ -8,12 +8,13 @@ import ipaddress
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 
 import structlog
 import uvicorn
 
+from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.secrets import load_key
 from snapkeep.model.errors import Conflict, InvalidInput
 from snapkeep.operations.clock import Clock
@@ -74,6 +75,21 @@ def serve(settings: ServerSettings) -> None:
 
 
 @asynccontextmanager
+async def _catalog(settings: ServerSettings, clock: Clock) -> AsyncIterator[Catalog]:
+    """Open the catalog. A new key, made for a catalog that has another one, is not left behind."""
+    is_new = not settings.key_file.exists()
+    key = load_key(settings.key_file)
+    async with AsyncExitStack() as stack:
+        try:
+            catalog = await stack.enter_async_context(open_catalog_patiently(settings, key, clock))
+        except InvalidInput:
+            if is_new:
+                settings.key_file.unlink()
+            raise
+        yield catalog
+
+
+@asynccontextmanager
 async def _opened(
     settings: ServerSettings, directory: DataDir, url: str, server: uvicorn.Server, failed: list[Exception]
 ) -> AsyncIterator[Context]:
@@ -87,7 +103,7 @@ async def _opened(
         server.should_exit = True
 
     async with (
-        open_catalog_patiently(settings, load_key(settings.key_file), clock) as catalog,
+        _catalog(settings, clock) as catalog,
         open_operations(
             catalog, settings.operations(settings.name, queues, alone=sqlite), clock=clock, on_failure=must_end
         ) as opened,

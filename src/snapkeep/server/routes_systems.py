@@ -81,9 +81,7 @@ async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOu
             next_step="Wait for their end, or cancel them.",
         )
     plain, secrets = new.dump()
-    stored = await parts.catalog.systems.change(record.id, plain, secrets, queue)
-    parts.connections.retire(record.id)
-    return SystemOut.of(stored)
+    return SystemOut.of(await parts.catalog.systems.change(record.id, plain, secrets, queue))
 
 
 @router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)

@@ -34,7 +34,9 @@ class ProcessSettings(BaseSettings):
         description="PostgreSQL that holds the catalog, as postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE. "
         "Default: SQLite in the data directory.",
     )
-    database_url_file: Path | None = Field(default=None, description="File whose first line is the database URL.")
+    database_url_file: Path | None = Field(
+        default=None, description="File whose first line is the database URL; it comes before SNAPKEEP_DATABASE_URL."
+    )
     database_seconds: float = Field(
         default=30, ge=0, description="How long to wait at the start for a database that cannot be reached, in seconds."
     )
@@ -104,10 +106,9 @@ class ProcessSettings(BaseSettings):
 
     def catalog_url(self) -> str:
         """Return the URL of the catalog, password included. Raises InvalidInput."""
-        if self.database_url is not None:
-            return self.database_url.get_secret_value()
         if self.database_url_file is None:
-            return sqlite_url(self.directory.catalog)
+            url = self.database_url
+            return url.get_secret_value() if url is not None else sqlite_url(self.directory.catalog)
         try:
             return self.database_url_file.read_text().splitlines()[0].strip()
         except (OSError, IndexError, UnicodeDecodeError) as error:

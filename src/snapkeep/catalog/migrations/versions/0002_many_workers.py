@@ -10,6 +10,7 @@ down_revision = "0001"
 def upgrade() -> None:
     """Apply."""
     op.add_column("systems", sa.Column("queue", sa.String(length=63), nullable=False, server_default="default"))
+    op.add_column("systems", sa.Column("revision", sa.Integer(), nullable=False, server_default="0"))
     for column in (
         sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("queue", sa.String(length=63), nullable=False, server_default="default"),
