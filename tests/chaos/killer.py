@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.chaos.plan import Strike
-from tests.chaos.processes import InFlight, World
+from tests.chaos.processes import SERVER, InFlight, World
 
+WORKER = {SERVER: "serve"}
+"""What victims are called as workers, if otherwise."""
 FLIGHT_SECONDS = 2.0
 """How long the killer waits for an operation to be under way."""
 
@@ -22,6 +24,8 @@ class Kills:
     victims: Counter[str] = field(default_factory=Counter)
     hits: int = 0
     """Kills while operations were in flight."""
+    at_work: int = 0
+    """Kills of a process that had operations in flight itself."""
     unknown: int = 0
     """Kills at which the catalog could not be read."""
     phases: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -91,6 +95,7 @@ class Killer:
         self.kills.victims[name] += 1
         self.kills.unknown += flying is None
         self.kills.hits += bool(flying)
+        self.kills.at_work += any(operation.worker == WORKER.get(name, name) for operation in flying or ())
         now = time.time()
         self.kills.moments.append((name, now))
         for operation in flying or ():

@@ -116,6 +116,8 @@ class InFlight:
     id: str
     kind: str
     phase: str
+    worker: str | None
+    """Who works on it, or did last."""
 
 
 class World:
@@ -184,7 +186,7 @@ class World:
 
     def in_flight(self) -> list[InFlight] | None:
         """Return the operations that have not ended, read from the catalog itself; None when it cannot be read."""
-        query = sa.text("SELECT id, kind, phase FROM operations WHERE ended_at IS NULL ORDER BY created_at")
+        query = sa.text("SELECT id, kind, phase, worker FROM operations WHERE ended_at IS NULL ORDER BY created_at")
         try:
             with self._engine.connect() as connection:
                 return [InFlight(*row) for row in connection.execute(query)]

@@ -15,6 +15,7 @@ def summary(outcome: Outcome) -> str:
         ("seed", str(options.seed)),
         ("kills", f"{kills.count}: {_counts(dict(kills.victims.most_common()))}"),
         ("with operations in flight", f"{kills.hits} of {kills.count}{_unknown(kills.unknown)}"),
+        ("of a process at work on one", str(kills.at_work)),
         *(("  in flight", f"{count:5} x {kind}: {phase}") for (kind, phase), count in kills.phases.most_common(SHOWN)),
         ("operations", str(verdict.ends.total())),
         *(("  ended", f"{count:5} x {kind} {end}") for (kind, end), count in sorted(verdict.ends.items())),
