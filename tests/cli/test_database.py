@@ -80,9 +80,12 @@ def test_an_open_operation_goes_on_after_the_restore(tmp_path: Path) -> None:
         new = tmp_path / "new"
         assert run("restore", str(tmp_path / "backup"), data_dir=new).code == 0
         shutil.copy(own.server.data_dir / "secret.key", new)
-        own.server.data_dir = new
-        own.server.start()
-        assert own.rest.wait(operation)["state"] == "succeeded"
+        server = Server(new)
+        server.start()
+        try:
+            assert server.rest.wait(operation)["state"] == "succeeded"
+        finally:
+            server.close()
         assert len(own.vendor_snapshots()) == 1
 
 
