@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, null, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.fencing import Database
@@ -166,10 +166,10 @@ class Inventory:
             await require_cursor(connection, assets, after)
             return [_asset_record(row) for row in await connection.execute(query)]
 
-    async def asset(self, row_id: str) -> AssetRecord:
-        """Return one asset by the catalog's id. Raises NotFound."""
+    async def asset(self, row_id: str, *, counted: bool = False) -> AssetRecord:
+        """Return one asset by the catalog's id, `counted` with the number of its snapshots. Raises NotFound."""
         async with self._database.connect() as connection:
-            row = (await connection.execute(_asset_query().where(assets.c.id == row_id))).first()
+            row = (await connection.execute(_asset_query(counted).where(assets.c.id == row_id))).first()
         if row is None:
             raise NotFound(f"There is no asset {row_id!r}")
         return _asset_record(row)
@@ -270,7 +270,7 @@ def _snapshot_row(system_id: str, snapshot: Snapshot, seen_by: str) -> dict[str,
 _parents = assets.alias("parents")
 
 
-def _asset_query() -> Select[Any]:
+def _asset_query(counted: bool = True) -> Select[Any]:
     count = (
         select(func.count())
         .select_from(snapshots)
@@ -279,7 +279,10 @@ def _asset_query() -> Select[Any]:
     )
     parent = and_(_parents.c.system_id == assets.c.system_id, _parents.c.vendor_id == assets.c.parent_vendor_id)
     return select(
-        assets, systems.c.name.label("system_name"), _parents.c.name.label("parent_name"), count.label("count")
+        assets,
+        systems.c.name.label("system_name"),
+        _parents.c.name.label("parent_name"),
+        (count if counted else null()).label("count"),
     ).select_from(assets.join(systems).outerjoin(_parents, parent))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, select, tuple_, update
+from sqlalchemy import Select, case, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import OPEN, Database, Superseded
@@ -76,8 +76,8 @@ class Operations:
         }
         insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.begin() as connection:
-            await connection.execute(insert)
-        return await self.get(operation_id)
+            row = (await connection.execute(insert.returning(operations))).first()
+        return _record(row) if row is not None else await self.get(operation_id)
 
     # -- reading -----------------------------------------------------------------------------------------------------
     async def get(self, operation_id: str) -> OperationRecord:
@@ -177,6 +177,7 @@ class Operations:
                 attempt=operations.c.attempt + 1,
                 worker=worker,
                 state=OperationState.RUNNING.value,
+                phase=case((operations.c.attempt == 0, "starting"), else_=operations.c.phase),
                 started_at=func.coalesce(operations.c.started_at, now),
             )
             .returning(operations)

@@ -67,7 +67,8 @@ class AssetRecord:
     system_name: str
     asset: Asset
     parent_name: str | None
-    snapshots: int
+    snapshots: int | None
+    """Number of its snapshots; None where they were not counted."""
     gone_at: datetime | None
 
     @property

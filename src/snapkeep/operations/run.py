@@ -28,6 +28,9 @@ log = structlog.get_logger(__name__)
 CANCEL_SECONDS = 1.0
 """How often a waiting operation looks whether it was cancelled."""
 
+REPORT_SECONDS = 1.0
+"""How often its progress is recorded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -78,8 +81,10 @@ class Run:
         self._deadline = clock.monotonic() + limits.deadline - max(0.0, passed)  # a clock that jumps cannot lengthen it
         self._cancellable = cancellable
         self._pausable = pausable
-        self._next_look = clock.monotonic()
+        asked = operation.cancel_requested or operation.pause_requested  # known from the claim: no need to look now
+        self._next_look = clock.monotonic() + (0.0 if asked else CANCEL_SECONDS)
         self._reported: tuple[str, float | None] = ("", None)
+        self._next_report = clock.monotonic()
 
     @property
     def request(self) -> dict[str, Any]:
@@ -103,10 +108,12 @@ class Run:
         return str(uuid.uuid5(uuid.UUID(self.operation.id), label))
 
     async def report(self, phase: str, progress: float | None = None) -> None:
-        """Show people what goes on."""
-        if (phase, progress) != self._reported:
-            self._reported = (phase, progress)
-            await self.catalog.operations.update(self.operation.id, phase=phase, progress=progress)
+        """Show people what goes on: another phase at once, progress within it from time to time."""
+        now = self.clock.monotonic()
+        if (phase, progress) == self._reported or (phase == self._reported[0] and now < self._next_report):
+            return
+        self._reported, self._next_report = (phase, progress), now + REPORT_SECONDS
+        await self.catalog.operations.update(self.operation.id, phase=phase, progress=progress)
 
     async def check_cancel(self) -> None:
         """Raise `Cancelled` or `Paused` when somebody asked for it, Timeout when the deadline has passed. Cheap."""

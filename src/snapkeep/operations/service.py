@@ -92,7 +92,8 @@ class Operations:
         if known := await self._known(by):
             return known
         asset.asset.require(Capability.CREATE)
-        prefix = await self._prefix(asset)
+        system = await self._catalog.systems.get(asset.system_id)
+        prefix = _prefix(system)
         if name is not None and is_owned_name(prefix, name):
             raise InvalidInput(
                 f"{name!r} looks like a name that Snapkeep makes: {prefix} and digits",
@@ -100,7 +101,7 @@ class Operations:
             )
         chosen = name or new_snapshot_name(prefix, self._clock.now())
         request = {"asset_id": asset.id, "name": chosen}
-        return await self._on_asset("create", asset, f"{asset.reference}@{chosen}", request, by)
+        return await self._submit("create", system, f"{asset.reference}@{chosen}", request, by)
 
     async def delete(self, snapshot: SnapshotRecord, by: Requester) -> OperationRecord:
         """Delete a snapshot. Raises Busy while it is exported or another operation needs it."""
@@ -268,7 +269,7 @@ class Operations:
                 return await self.reconcile(system, by, apply=request["apply"])
             case "create":
                 asset = await inventory.asset(request["asset_id"])
-                ours = is_owned_name(await self._prefix(asset), request["name"])
+                ours = is_owned_name(_prefix(await self._catalog.systems.get(operation.system_id)), request["name"])
                 return await self.create(asset, None if ours else request["name"], by)
             case "delete":
                 return await self.delete(await snapshot(), by)
@@ -365,10 +366,6 @@ class Operations:
         """Return the operation that this requester has asked for already, under the same key."""
         return await self._catalog.operations.known(by.operation_id) if by.operation_id else None
 
-    async def _prefix(self, asset: AssetRecord) -> str:
-        system = await self._catalog.systems.get(asset.system_id)
-        return str(system.settings.get("snapshot_prefix", DEFAULT_PREFIX))
-
     async def _on_asset(
         self, kind: str, asset: AssetRecord, target: str, request: Mapping[str, Any], by: Requester
     ) -> OperationRecord:
@@ -393,6 +390,10 @@ class Operations:
         )
         await self._dispatcher.dispatch(operation)
         return operation
+
+
+def _prefix(system: SystemRecord) -> str:
+    return str(system.settings.get("snapshot_prefix", DEFAULT_PREFIX))
 
 
 def _expired(record: ExportRecord, now: datetime) -> bool:

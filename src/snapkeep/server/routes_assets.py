@@ -44,7 +44,7 @@ async def list_assets(
 @router.get("/assets/{asset_id}")
 async def show_asset(asset_id: str, parts: Parts) -> AssetOut:
     """Show one asset."""
-    return AssetOut.of(await parts.catalog.inventory.asset(asset_id))
+    return AssetOut.of(await parts.catalog.inventory.asset(asset_id, counted=True))
 
 
 @router.post("/assets/{asset_id}/snapshots", status_code=status.HTTP_202_ACCEPTED)

@@ -221,7 +221,7 @@ class AssetOut(_Out):
             capabilities=sorted(asset.capabilities),
             refusals={key.value: reason for key, reason in asset.refusals.items()},
             attributes=dict(asset.attributes),
-            snapshots=record.snapshots,
+            snapshots=record.snapshots or 0,
             vendor_id=asset.id,
             gone_at=record.gone_at,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from snapkeep.catalog.inventory import snapshot_row_id
 from snapkeep.catalog.records import AssetRecord, SnapshotRecord
 from snapkeep.model.errors import (
     AuthenticationFailed,
@@ -30,7 +31,6 @@ class CreateHandler(Handler):
     async def start(self, run: Run) -> Ticket:
         """Ask for the snapshot."""
         asset, role = await run.asset(), played((await run.roles()).create, "create")
-        await run.report("asking for the snapshot")
         return await role.start_create(asset.asset, run.request["name"], run.request_id("create"))
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
@@ -39,9 +39,10 @@ class CreateHandler(Handler):
         made = await run.wait("taking the snapshot", lambda: role.poll_create(ticket))
         snapshot = replace(made, owned=True)  # whatever its name: we made it
         await run.catalog.inventory.record_batch(run.operation.system_id, (), (snapshot,), seen_by=run.operation.id)
-        asset = await run.asset()
-        record = await run.catalog.inventory.find_snapshot(asset, snapshot.name)
-        return {"snapshot": record.reference, "snapshot_id": record.id}
+        return {
+            "snapshot": run.operation.target,
+            "snapshot_id": snapshot_row_id(run.request["asset_id"], snapshot.id),
+        }
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:
         """Let the begun work come to its end, then delete what it made. What is deleted is recorded before."""
