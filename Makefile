@@ -12,7 +12,7 @@ help:
 	@echo "make demo     protect a simulated share end to end (needs no root and no server)"
 	@echo "make test     install what the tests need, then check and test everything"
 	@echo "make check    linters, types, layers and documentation, without the tests"
-	@echo "make bench    the benchmarks"
+	@echo "make bench    the benchmarks; more than half an hour"
 	@echo "make chaos    kill everything at random, 600 times; some 25 minutes"
 	@echo "make docs     build the documentation into site/"
 	@echo "make install  install snapkeep into $(VENV)"
@@ -57,6 +57,7 @@ test: check $(SDK)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/nutanix_files.py
+	$(BIN)/python -m benchmarks.operations
 
 # CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
 chaos: $(DEV)
