@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.plan import Strike
-from tests.chaos.processes import SERVER, InFlight, World
+from tests.chaos.processes import SERVER, START_SECONDS, InFlight, World
 
 WORKER = {SERVER: "serve"}
 """What victims are called as workers, if otherwise."""
@@ -53,7 +53,7 @@ class Killer:
     def strike(self, strike: Strike) -> None:
         """Wait for the drawn moment, and kill."""
         if strike.settled:
-            self.bring_up()
+            self.bring_up([*self._world.vital, *strike.victims])
         for name in strike.victims:
             if name in self._starts:
                 self._sleep(self._starts[name] - time.monotonic())
@@ -67,10 +67,13 @@ class Killer:
         if self.kills.count % 10 < len(strike.victims):
             self._say(f"{self.kills.count} kills, {self.kills.hits} with operations in flight")
 
-    def bring_up(self) -> None:
-        """Start everything that is dead, and wait until all serve."""
-        self._sleep(max(self._starts.values(), default=0.0) - time.monotonic())
-        self._world.wait_ready(list(self._world.victims))
+    def bring_up(self, names: Sequence[str]) -> None:
+        """Wait until these serve; whatever is due meanwhile is started, too."""
+        self._sleep(max((self._starts.get(name, 0.0) for name in names), default=0.0) - time.monotonic())
+        end = time.monotonic() + START_SECONDS
+        while not self._world.are_ready(names):
+            assert time.monotonic() < end, f"one of {', '.join(names)} does not come up: see the logs"
+            self._sleep(0.05)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, and start what is due meanwhile."""

@@ -11,7 +11,7 @@ from typing import Literal
 Store = Literal["sqlite", "postgresql"]
 
 SETTLED = 0.75
-"""How often the killer first waits until everything is up; otherwise it also hits what is starting."""
+"""How often the killer first waits until its victims, and what all need, are up; else it also hits what is starting."""
 TWO_AT_ONCE = 0.12
 LONGEST_PAUSE = 2.0
 

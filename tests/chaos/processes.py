@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,8 @@ class World:
             self.victims[name] = Process(work, self.root / f"{name}.log", self._env, self._worker_answers(name))
         if self._postgres:
             self.victims[POSTGRESQL] = Database(self._postgres)
+        self.vital = [name for name in (SIMULATOR, POSTGRESQL, SERVER) if name in self.victims]
+        """Without these nothing goes on; of the workers one is enough."""
 
     def start(self) -> None:
         """Start everything; the server first makes catalog and key, which the workers need."""
@@ -169,13 +171,16 @@ class World:
                     self.wait_ready([SERVER])
         self.wait_ready(list(self.victims))
 
-    def wait_ready(self, names: list[str]) -> None:
+    def wait_ready(self, names: Sequence[str]) -> None:
         """Wait until all serve. Raises AssertionError for one that does not come up."""
         end = time.monotonic() + START_SECONDS
-        for name in names:
-            while not self.victims[name].is_ready():
-                assert time.monotonic() < end, f"{name} does not come up: see {self.root / name}.log"
-                time.sleep(0.02)
+        while not self.are_ready(names):
+            assert time.monotonic() < end, f"one of {', '.join(names)} does not come up: see the logs"
+            time.sleep(0.05)
+
+    def are_ready(self, names: Sequence[str]) -> bool:
+        """Say whether all serve. Raises AssertionError when one ended by itself."""
+        return all(self.victims[name].is_ready() for name in names)
 
     def end(self) -> None:
         """Kill what runs: nothing here needs a clean end."""

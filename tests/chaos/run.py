@@ -62,7 +62,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> Outcome:
         time.sleep(WARM_UP_SECONDS)
         for strike in strikes(options, options.victims or tuple(world.victims)):
             killer.strike(strike)
-        killer.bring_up()
+        killer.bring_up(list(world.victims))
         deadline.begin(DRAIN_SECONDS)
         for client in clients:
             client.join(DRAIN_SECONDS + 60)

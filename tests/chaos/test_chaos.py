@@ -13,7 +13,7 @@ from tests.chaos.report import summary
 from tests.chaos.run import run
 
 
-@pytest.mark.parametrize(("store", "kills"), [("sqlite", 12), ("postgresql", 18)])
+@pytest.mark.parametrize(("store", "kills"), [("sqlite", 10), ("postgresql", 20)])
 def test_nothing_is_lost_and_nothing_is_done_twice(store: Store, kills: int) -> None:
     outcome = run(Options(kills=kills, seed=random.randrange(2**32), store=store, workers=2, clients=4))
     told = summary(outcome)
