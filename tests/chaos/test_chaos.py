@@ -19,5 +19,6 @@ def test_nothing_is_lost_and_nothing_is_done_twice(store: Store, kills: int) -> 
     told = summary(outcome)
     print(told)
     assert outcome.verdict.passed, told
+    assert not outcome.verdict.not_checked, told
     assert outcome.kills.count == kills
     assert outcome.kills.hits > kills / 2, "it was killed while nothing was under way"
