@@ -30,7 +30,7 @@ PER_SYSTEM, AT_ONCE = 3, 2
 def running(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with installed(
         tmp_path_factory.mktemp("workers"),
-        workers=len(NAMES),
+        len(NAMES),
         SNAPKEEP_DATABASE_URL=postgres.create_database(),
         SNAPKEEP_TAKEOVER_SECONDS=str(TAKEOVER),
         SNAPKEEP_OPERATIONS_PER_SYSTEM=str(PER_SYSTEM),
@@ -72,7 +72,7 @@ def all_run(installation: Installation, begun: list[Json]) -> list[Json]:
 
 def made_once(installation: Installation, begun: list[Json]) -> list[Json]:
     """Wait for the end of creates; each has made one snapshot. Return the operations as they ended."""
-    done = [installation.rest.wait(item) for item in begun]
+    done = [installation.wait(item) for item in begun]
     names = [item["result"]["snapshot"].partition("@")[2] for item in done]
     assert sorted(item["name"] for item in installation.vendor_snapshots()) == sorted(names)
     return done
@@ -111,11 +111,11 @@ def test_a_system_that_hangs_holds_up_no_other(several: Installation, tmp_path: 
         until(lambda: all(several.operation(item)["state"] == "running" for item in hanging))
         begin = time.monotonic()
         for item in creates(several, 3):
-            several.rest.wait(item)
+            several.wait(item)
         assert time.monotonic() - begin < 1.5 * usual + 1.0
         assert all(several.operation(item)["ended_at"] is None for item in hanging)
         second.control("DELETE", "/faults")
-        assert {several.rest.wait(item)["state"] for item in hanging} == {"succeeded"}
+        assert {several.wait(item)["state"] for item in hanging} == {"succeeded"}
 
 
 # -- taken over ------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_a_worker_that_slept_too_long_doubles_nothing_and_works_on(several: Inst
     done = made_once(several, begun)
     assert all(item["worker"] != sleeper for item in done)
     slow(several, 1.0)
-    later = [several.rest.wait(item) for item in creates(several, 3, "files1", "again")]
+    later = [several.wait(item) for item in creates(several, 3, "files1", "again")]
     assert sleeper in {item["worker"] for item in later}, "it does not work any more"
     assert several.workers[sleeper].running
 
@@ -197,9 +197,9 @@ def test_a_queue_that_nobody_serves_is_said_and_served_when_a_worker_joins(sever
     assert phase in several.cli("operation", "show", waiting["id"]).out
     assert several.snapshot()["owned"], "the other queue goes on"
     worker = several.add_worker("d1", SNAPKEEP_QUEUES="dmz")
-    done = several.rest.wait(waiting)
+    done = several.wait(waiting)
     assert (done["queue"], done["worker"]) == ("dmz", "d1")
-    near = [several.rest.wait(item) for item in creates(several, 2)]
+    near = [several.wait(item) for item in creates(several, 2)]
     assert {item["worker"] for item in near} <= set(NAMES)
     assert worker.end(signal.SIGTERM) == 0
     del several.workers["d1"]
@@ -215,7 +215,7 @@ def test_an_operation_waits_for_its_own_queue_when_its_only_worker_dies(several:
     worker.end(signal.SIGKILL)
     until(lambda: several.worker("d2")["state"] == "dead", TAKEOVER + 5)
     several.add_worker("d3", SNAPKEEP_QUEUES="dmz,default")
-    assert several.rest.wait(operation)["worker"] == "d3"
+    assert several.wait(operation)["worker"] == "d3"
     assert len(several.vendor_snapshots()) == 1
     assert several.workers.pop("d3").end(signal.SIGTERM) == 0
     del several.workers["d2"]

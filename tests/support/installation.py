@@ -224,6 +224,11 @@ class Installation:
         """Read an operation again."""
         return dict(self.rest.request("GET", f"/operations/{operation['id']}"))
 
+    def wait(self, operation: Json, seconds: float = 45) -> Json:
+        """Wait for the end of an operation, but not for ever; raises the error that it failed with."""
+        until(lambda: self.operation(operation)["ended_at"], seconds)
+        return self.rest.wait(self.operation(operation))
+
     def fault(self, action: str, **values: Any) -> None:
         """Script a fault of the simulator."""
         self.simulator.control("POST", "/faults", {"action": action, **values})
@@ -264,7 +269,7 @@ class Installation:
 
 
 @contextmanager
-def installed(root: Path, *, workers: int = 0, **env: str) -> Iterator[Installation]:
+def installed(root: Path, workers: int = 0, /, **env: str) -> Iterator[Installation]:
     """Run an installation below `root`; `env` goes to server and workers.
 
     Workers need SNAPKEEP_DATABASE_URL; with some, named w1, w2 and so on, the server itself runs no operations.

@@ -42,6 +42,14 @@ class Dispatcher:
         if found := await self._catalog.operations.take_turn(exclusive):
             await self._submit(found)
 
+    async def pass_turn(self, operation: OperationRecord) -> None:
+        """Let the next one go on, now that this operation has ended or waits. A failure is no harm, either."""
+        if operation.exclusive is not None:
+            try:
+                await self.next_turn(operation.exclusive)
+            except Exception as error:  # noqa: BLE001 - what was asked of this one is done; the sweep finds the next
+                log.warning("the next turn was not given; it is tried again", reason=str(error))
+
     async def sweep(self) -> None:
         """See that the engine works on every open operation: crashes and lost engines leave gaps."""
         after = ""

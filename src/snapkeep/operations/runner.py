@@ -241,11 +241,7 @@ class Runner:
         metrics.operation_ended(record)
         seconds = round((values["ended_at"] - (operation.started_at or operation.created_at)).total_seconds(), 3)
         log.info("operation ended", state=state.value, seconds=seconds, code=(record.error or {}).get("code"))
-        if operation.exclusive is not None:
-            try:
-                await self._dispatcher.next_turn(operation.exclusive)
-            except Exception as error:  # noqa: BLE001 - this one has ended; the sweep finds the next
-                log.warning("the next turn was not given; it is tried again", reason=str(error))
+        await self._dispatcher.pass_turn(operation)
 
 
 def _what_may_be_there(run: Run, data: dict[str, Any]) -> dict[str, Any]:

@@ -211,6 +211,7 @@ class Operations:
         cancelled = ended(OperationState.CANCELLED, self._clock.now())
         if not operation.attempt and await operations.change(operation.id, _WAITING, **cancelled):
             metrics.operation_ended(await operations.get(operation.id))
+            await self._dispatcher.pass_turn(operation)
             return await operations.get(operation.id)
         await operations.update(operation.id, cancel_requested=True)
         if operation.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
@@ -221,7 +222,9 @@ class Operations:
         """Hold an operation back until it is resumed. Raises Conflict when it has ended or is not ours to hold."""
         _require_open(operation, "pause")
         operations = self._catalog.operations
-        if await operations.change(operation.id, [OperationState.QUEUED], state=OperationState.PAUSED, phase="paused"):
+        held: dict[str, Any] = {"state": OperationState.PAUSED, "phase": "paused", "turn": None}  # holds up no other
+        if await operations.change(operation.id, [OperationState.QUEUED], **held):
+            await self._dispatcher.pass_turn(operation)
             return await operations.get(operation.id)
         if not HANDLERS[operation.kind].pausable:
             raise Conflict(

@@ -67,6 +67,7 @@ def get_requester(
         Header(
             min_length=1,
             max_length=255,
+            pattern=r"^[ -~]+$",
             description="Who asks again with the same key gets the same operation: repeat a request whose answer was "
             "lost.",
         ),
