@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from snapkeep.catalog.change_lists import ChangeLists
-from snapkeep.catalog.database import open_database
+from snapkeep.catalog.database import connect_database, open_database
 from snapkeep.catalog.exports import Exports
 from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.inventory import Inventory
@@ -34,16 +34,18 @@ class Catalog:
 
     def behind(self, fence: Fence) -> Catalog:
         """Return the same catalog for one step of an operation: it writes only while the fence holds."""
-        return Catalog(Database(self.database.engine, fence), self._box)
+        return Catalog(self.database.behind(fence), self._box)
 
 
 @asynccontextmanager
 async def open_catalog(url: str, key: bytes) -> AsyncIterator[Catalog]:
     """Open the catalog at a database URL; `key` opens the secrets in it. Raises InvalidInput for another key."""
     engine = await open_database(url)
+    single = connect_database(url, autocommit=True)
     try:
-        database, box = Database(engine), SecretBox(key)
+        database, box = Database(engine, single), SecretBox(key)
         await require_key(database, box)
         yield Catalog(database, box)
     finally:
+        await single.dispose()
         await engine.dispose()

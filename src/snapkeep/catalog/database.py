@@ -76,21 +76,25 @@ async def open_database(url: str) -> AsyncEngine:
     return engine
 
 
-def connect_database(url: str) -> AsyncEngine:
-    """Return an engine, whatever is in the database; nothing is opened yet. Raises InvalidInput for a wrong URL."""
+def connect_database(url: str, *, autocommit: bool = False) -> AsyncEngine:
+    """Return an engine, whatever is in the database; nothing is opened yet. Raises InvalidInput for a wrong URL.
+
+    `autocommit`: each statement is a transaction of its own, without BEGIN, COMMIT and ROLLBACK on the way.
+    """
     parsed = parse_url(url)
+    options: dict[str, Any] = {"hide_parameters": True, "max_overflow": 0}  # a traceback shows no values of rows
+    if autocommit:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if parsed.get_backend_name() == "sqlite":
-        engine = create_async_engine(parsed, hide_parameters=True)
+        engine = create_async_engine(parsed, pool_size=8, **options)  # a connection is a thread
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         return engine
     return create_async_engine(
         parsed,
-        pool_size=10,
-        max_overflow=0,
+        pool_size=5,
         pool_timeout=10,
-        pool_pre_ping=True,
-        hide_parameters=True,  # a traceback shows no values of rows
         connect_args=_postgresql_options(parsed),
+        **options,
     )
 
 

@@ -7,11 +7,13 @@ one is refused in its own transaction: a fencing token, as in Kleppmann, "How to
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, update
+from sqlalchemy import Table, and_, bindparam, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -32,47 +34,70 @@ class Fence:
     operation_id: str
     attempt: int
 
-    def holds(self) -> ColumnElement[bool]:
-        """Return the condition under which this step may write."""
-        return and_(
-            operations.c.id == self.operation_id,
-            operations.c.attempt == self.attempt,
-            operations.c.state.in_(OPEN),
-        )
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What `HOLDS` is to be asked with."""
+        return {"fence_operation": self.operation_id, "fence_attempt": self.attempt}
+
+
+HOLDS = and_(
+    operations.c.id == bindparam("fence_operation"),
+    operations.c.attempt == bindparam("fence_attempt"),
+    operations.c.state.in_(OPEN),
+)
+"""The condition under which a step may write. Made once, as all statements here that run for every operation."""
+
+_HOLD = update(operations).where(HOLDS).values(attempt=operations.c.attempt)
 
 
 class Database:
-    """Connections and transactions; with a fence, transactions begin only while it holds."""
+    """Connections and transactions; with a fence, transactions begin only while it holds.
 
-    def __init__(self, engine: AsyncEngine, fence: Fence | None = None) -> None:
+    Reads, and writes of one statement, go without BEGIN and COMMIT, over connections of their own.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        single: AsyncEngine,
+        fence: Fence | None = None,
+        writer: asyncio.Lock | None = None,
+    ) -> None:
         self.engine = engine
         self.fence = fence
+        self._single = single
+        # SQLite has one writer at a time, and whoever waits for it sleeps and asks again: in line, all are quicker.
+        self._writer = None if self.is_postgresql else writer or asyncio.Lock()
 
     @property
     def is_postgresql(self) -> bool:
         """True on PostgreSQL, false on SQLite."""
         return self.engine.dialect.name == "postgresql"
 
+    def behind(self, fence: Fence) -> Database:
+        """Return the same database behind a fence."""
+        return Database(self.engine, self._single, fence, self._writer)
+
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """Return an INSERT that can say what to do on a conflict."""
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
     def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a connection for reading."""
-        return self.engine.connect()
+        """Open a connection for reading; each statement sees what is committed then."""
+        return self._single.connect()
 
-    def plain(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Open a transaction whose statements bring the fence's condition themselves."""
-        return self.engine.begin()
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for one statement that writes, and that brings the fence's condition itself."""
+        async with self._writer or nullcontext(), self._single.connect() as connection:
+            yield connection
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction for writing. Raises Superseded."""
-        async with self.engine.begin() as connection:
+        async with self._writer or nullcontext(), self.engine.begin() as connection:
             if self.fence is not None:  # an UPDATE, so that the row stays locked until the end of the transaction
-                held = await connection.execute(
-                    update(operations).where(self.fence.holds()).values(attempt=self.fence.attempt)
-                )
+                held = await connection.execute(_HOLD, self.fence.parameters)
                 if not held.rowcount:
                     raise Superseded(self.fence.operation_id)
             yield connection

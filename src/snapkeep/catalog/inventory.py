@@ -5,15 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, null, or_, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import AssetRecord, SnapshotRecord, asset_from_row, snapshot_from_row
-from snapkeep.catalog.tables import assets, operations, snapshots, systems
+from snapkeep.catalog.tables import UtcDateTime, assets, operations, snapshots, systems
 from snapkeep.model.assets import Asset
 from snapkeep.model.errors import Conflict, NotFound
 from snapkeep.model.snapshots import Snapshot
@@ -79,22 +81,10 @@ class Inventory:
 
         In the order of ids, so that two who record the same things at the same moment wait in line, not for each other.
         """
-        if not rows:
-            return
-        statement = self._database.insert(table)
-        changed: dict[str, Any] = {
-            column.name: statement.excluded[column.name]
-            for column in table.c
-            if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
-        }
-        if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
-            changed["owned"] = or_(table.c.owned, statement.excluded.owned)
-        if since is not None:
-            changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
-        await connection.execute(
-            statement.on_conflict_do_update(index_elements=["id"], set_=changed),
-            sorted(rows, key=lambda row: str(row["id"])),
-        )
+        if rows:
+            statement = _upsert_statement(table, self._database.is_postgresql, since is not None)
+            given = [{**row, "since": since} for row in rows] if since is not None else rows
+            await connection.execute(statement, sorted(given, key=lambda row: str(row["id"])))
 
     async def unseen(
         self, system_id: str, *, not_seen_by: str, before: datetime
@@ -169,7 +159,7 @@ class Inventory:
     async def asset(self, row_id: str, *, counted: bool = False) -> AssetRecord:
         """Return one asset by the catalog's id, `counted` with the number of its snapshots. Raises NotFound."""
         async with self._database.connect() as connection:
-            row = (await connection.execute(_asset_query(counted).where(assets.c.id == row_id))).first()
+            row = (await connection.execute(_COUNTED_ASSET if counted else _ASSET, {"asset": row_id})).first()
         if row is None:
             raise NotFound(f"There is no asset {row_id!r}")
         return _asset_record(row)
@@ -284,6 +274,26 @@ def _asset_query(counted: bool = True) -> Select[Any]:
         _parents.c.name.label("parent_name"),
         (count if counted else null()).label("count"),
     ).select_from(assets.join(systems).outerjoin(_parents, parent))
+
+
+_ASSET = _asset_query(counted=False).where(assets.c.id == bindparam("asset"))
+_COUNTED_ASSET = _asset_query().where(assets.c.id == bindparam("asset"))
+
+
+@cache
+def _upsert_statement(table: Table, is_postgresql: bool, with_since: bool) -> postgresql.Insert | sqlite.Insert:
+    statement = postgresql.insert(table) if is_postgresql else sqlite.insert(table)
+    changed: dict[str, Any] = {
+        column.name: statement.excluded[column.name]
+        for column in table.c
+        if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
+    }
+    if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
+        changed["owned"] = or_(table.c.owned, statement.excluded.owned)
+    if with_since:
+        since = bindparam("since", type_=UtcDateTime)
+        changed["gone_at"] = case((table.c.gone_at >= since, table.c.gone_at), else_=None)
+    return statement.on_conflict_do_update(index_elements=["id"], set_=changed)
 
 
 def _snapshot_query() -> Select[Any]:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, case, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from snapkeep.catalog.fencing import OPEN, Database, Superseded
+from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
 from snapkeep.catalog.paging import require_cursor
 from snapkeep.catalog.records import OperationRecord, OperationState
-from snapkeep.catalog.tables import operations
+from snapkeep.catalog.tables import UtcDateTime, operations
 from snapkeep.model.errors import NotFound
 
 
@@ -75,7 +75,7 @@ class Operations:
             "created_at": now,
         }
         insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             row = (await connection.execute(insert.returning(operations))).first()
         return _record(row) if row is not None else await self.get(operation_id)
 
@@ -154,11 +154,10 @@ class Operations:
 
     async def signals(self, operation_id: str) -> Signals:
         """Return what was asked of a running operation. Raises Superseded when it is not this step's any more."""
-        query = select(operations.c.cancel_requested, operations.c.pause_requested).where(
-            self._database.fence.holds() if self._database.fence else operations.c.id == operation_id
-        )
+        condition, parameters = self._mine(operation_id)
+        query = select(operations.c.cancel_requested, operations.c.pause_requested).where(condition)
         async with self._database.connect() as connection:
-            row = (await connection.execute(query)).first()
+            row = (await connection.execute(query, parameters)).first()
         if row is None:
             raise Superseded(operation_id)
         return Signals(cancel=row.cancel_requested, pause=row.pause_requested)
@@ -166,34 +165,24 @@ class Operations:
     # -- life --------------------------------------------------------------------------------------------------------
     async def claim(self, operation_id: str, generation: int, worker: str, now: datetime) -> OperationRecord | None:
         """Begin a step: from now on only its attempt may write. None when there is nothing to do any more."""
-        statement = (
-            update(operations)
-            .where(
-                operations.c.id == operation_id,
-                operations.c.generation == generation,
-                operations.c.state.in_(OPEN),
-            )
-            .values(
-                attempt=operations.c.attempt + 1,
-                worker=worker,
-                state=OperationState.RUNNING.value,
-                phase=case((operations.c.attempt == 0, "starting"), else_=operations.c.phase),
-                started_at=func.coalesce(operations.c.started_at, now),
-            )
-            .returning(operations)
-        )
-        async with self._database.begin() as connection:
-            row = (await connection.execute(statement)).first()
+        given = {"claimed": operation_id, "claimed_generation": generation, "claimer": worker, "claimed_at": now}
+        async with self._database.single() as connection:
+            row = (await connection.execute(_CLAIM, given)).first()
         return _record(row) if row is not None else None
 
     async def update(self, operation_id: str, **values: Any) -> None:
         """Change an operation that has not ended; an ended one is never rewritten. Raises Superseded behind a fence."""
-        fence = self._database.fence
-        mine = fence.holds() if fence else and_open(operation_id)
-        async with self._database.plain() as connection:
-            changed = await connection.execute(update(operations).where(mine).values(**_plain(values)))
-        if fence and not changed.rowcount:
+        condition, parameters = self._mine(operation_id)
+        async with self._database.single() as connection:
+            changed = await connection.execute(update(operations).where(condition), parameters | _plain(values))
+        if self._database.fence and not changed.rowcount:
             raise Superseded(operation_id)
+
+    def _mine(self, operation_id: str) -> tuple[ColumnElement[bool], dict[str, Any]]:
+        """Return the condition, with its parameters, under which an operation is open, and of this step."""
+        if self._database.fence is not None:
+            return HOLDS, self._database.fence.parameters
+        return _IS_OPEN, {"open_operation": operation_id}
 
     async def change(
         self, operation_id: str, states: Sequence[OperationState], only_generation: int | None = None, **values: Any
@@ -203,7 +192,7 @@ class Operations:
         if only_generation is not None:
             condition &= operations.c.generation == only_generation
         statement = update(operations).where(condition, operations.c.state.in_([state.value for state in states]))
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
 
     async def take_turn(self, exclusive: str) -> OpenOperation | None:
@@ -231,7 +220,7 @@ class Operations:
 
     async def purge(self, before: datetime) -> int:
         """Forget operations that ended before; return how many."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             return (await connection.execute(delete(operations).where(operations.c.ended_at < before))).rowcount
 
 
@@ -246,9 +235,24 @@ def _open_query() -> Select[Any]:
     )
 
 
-def and_open(operation_id: str) -> Any:
-    """Return the condition for an operation on which the engine works."""
-    return (operations.c.id == operation_id) & operations.c.state.in_(OPEN)
+_IS_OPEN = and_(operations.c.id == bindparam("open_operation"), operations.c.state.in_(OPEN))
+
+_CLAIM = (
+    update(operations)
+    .where(
+        operations.c.id == bindparam("claimed"),
+        operations.c.generation == bindparam("claimed_generation"),
+        operations.c.state.in_(OPEN),
+    )
+    .values(
+        attempt=operations.c.attempt + 1,
+        worker=bindparam("claimer"),
+        state=OperationState.RUNNING.value,
+        phase=case((operations.c.attempt == 0, "starting"), else_=operations.c.phase),
+        started_at=func.coalesce(operations.c.started_at, bindparam("claimed_at", type_=UtcDateTime)),
+    )
+    .returning(operations)
+)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

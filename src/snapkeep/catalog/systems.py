@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import Database
@@ -62,11 +62,7 @@ class Systems:
     async def get(self, name_or_id: str) -> SystemRecord:
         """Return one system. Raises NotFound naming those that exist."""
         async with self._database.connect() as connection:
-            row = (
-                await connection.execute(
-                    select(systems).where((systems.c.name == name_or_id) | (systems.c.id == name_or_id))
-                )
-            ).first()
+            row = (await connection.execute(_NAMED, {"wanted": name_or_id})).first()
             if row is not None:
                 return _record(row)
             names = (await connection.execute(select(systems.c.name).order_by(systems.c.name))).scalars().all()
@@ -125,6 +121,9 @@ class Systems:
         """Forget a system with all that is known about it; the system itself is not touched."""
         async with self._database.begin() as connection:
             await connection.execute(delete(systems).where(systems.c.id == system_id))
+
+
+_NAMED = select(systems).where((systems.c.name == bindparam("wanted")) | (systems.c.id == bindparam("wanted")))
 
 
 def _record(row: Any) -> SystemRecord:

@@ -42,7 +42,7 @@ class Workers:
             "cleared": False,
         }
         insert = self._database.insert(workers).values(name=name, **values)
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             await connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=values))
 
     async def beat(self, name: str, incarnation: str) -> bool:
@@ -71,14 +71,14 @@ class Workers:
 
     async def forget(self, seconds: float) -> None:
         """Remove those that were cleared and have given no sign for so long."""
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             await connection.execute(
                 delete(workers).where(workers.c.cleared, workers.c.heartbeat_at < database_clock(-seconds))
             )
 
     async def _change(self, name: str, incarnation: str, *conditions: Any, **values: Any) -> bool:
         statement = update(workers).where(workers.c.name == name, workers.c.incarnation == incarnation, *conditions)
-        async with self._database.begin() as connection:
+        async with self._database.single() as connection:
             return bool((await connection.execute(statement.values(**values))).rowcount)
 
 
