@@ -29,6 +29,12 @@ START_SECONDS = 90.0
 SHARES = ("chaos-1", "chaos-2", "chaos-3")
 SERVER, SIMULATOR, POSTGRESQL = "server", "simulator", "postgresql"
 
+# Half of all changes are answered late: whoever dies meanwhile has had the effect, and does not know it.
+SLOW_ANSWERS = [
+    {"method": method, "action": "delay", "seconds": 0.5, "after_effect": True, "times": None, "probability": 0.5}
+    for method in ("POST", "PUT", "DELETE")
+]
+
 # Nothing that the killer does lasts longer than these: so an operation has no excuse to fail.
 LIMITS = {
     "SNAPKEEP_OPERATION_SECONDS": "900",
@@ -147,7 +153,9 @@ class World:
                 simulator.control("POST", "/file-servers/files1/shares", {"name": share})
         port = simulator.url.rpartition(":")[2]
         module = "snapkeep.simulators.nutanix_files"
-        command = [module, "--data-dir", str(simulator.data_dir), "--port", port]
+        config = self.root / "simulator.json"
+        config.write_text(json.dumps({"faults": SLOW_ANSWERS}))
+        command = [module, "--data-dir", str(simulator.data_dir), "--port", port, "--config", str(config)]
         self.victims[SIMULATOR] = Process(command, self.root / "simulator.log", {}, lambda _: self._simulator_answers())
         serve = ["snapkeep", "serve", "--data-dir", str(self.data_dir), "--port", str(self.port)]
         workers = options.workers if self._postgres else 0
