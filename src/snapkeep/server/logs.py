@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import stamina.instrumentation
 import structlog
@@ -53,11 +55,29 @@ def configure(form: str, level: str) -> None:
     structlog.configure(
         processors=[*common, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Patient(sys.stderr))),
     )
     _configure_libraries(common, renderer, max(number, logging.WARNING))  # below, they show headers and parameters
     stamina.instrumentation.set_on_retry_hooks([_repeated])
     threading.excepthook = _thread_died
+
+
+class _Patient(io.TextIOBase):
+    """A stream on which a failure to write is none: no work ends because the disk of the log is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write; what cannot be written is lost, or comes later."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing more than `write` can."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _configure_libraries(
