@@ -254,7 +254,7 @@ def every_request(installation: Installation) -> dict[str, Request]:
 def post(installation: Installation, request: Request, key: str) -> httpx2.Response:
     method, path, body = request
     token = (installation.server.data_dir / "token").read_text().strip()
-    headers = {"Authorization": f"Bearer {token}".encode(), "Idempotency-Key": key.encode("latin-1")}
+    headers = {b"Authorization": f"Bearer {token}".encode(), b"Idempotency-Key": key.encode("latin-1")}
     return httpx2.request(method, f"{installation.rest.url}/v1{path}", json=body, headers=headers, timeout=30)
 
 

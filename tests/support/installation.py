@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 from snapkeep.cli.options import Common
 from snapkeep.cli.references import Reference
 from snapkeep.cli.rest import Rest
+from snapkeep.model.errors import SnapkeepError
 from snapkeep.simulators.kit.process import SimulatorProcess
 from snapkeep.simulators.nutanix_files.testing import Api
 
@@ -49,6 +51,7 @@ class Process:
         self.log = log
         self.env = env or {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._said_before = 0
 
     @property
     def pid(self) -> int:
@@ -62,23 +65,29 @@ class Process:
     def begin(self) -> None:
         """Start it; do not wait."""
         with self.log.open("ab") as log:
+            self._said_before = log.tell()
             self._child = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | QUICK | self.env
             )
 
     def start(self) -> None:
         """Start it, and wait until it works."""
-        before = self.log.stat().st_size if self.log.exists() else 0
         self.begin()
+        self.until_ready()
+
+    def until_ready(self) -> None:
         end = time.monotonic() + 30
-        while not self.is_ready(self.log.read_bytes()[before:]):
+        while not self.is_ready():
             assert self.running, self.log.read_text()
             assert time.monotonic() < end, f"it is not ready: {self.log.read_text()}"
             time.sleep(0.02)
 
-    def is_ready(self, said: bytes) -> bool:
-        """Say whether it works; `said`: what it has logged since its start."""
-        return b"] ready " in said
+    def said(self) -> str:
+        """What it has logged since its start."""
+        return self.log.read_bytes()[self._said_before :].decode()
+
+    def is_ready(self) -> bool:
+        return "] ready " in self.said()
 
     def send(self, number: signal.Signals) -> None:
         assert self._child is not None
@@ -111,11 +120,11 @@ class Server(Process):
         self.data_dir = data_dir
         self._rest: Rest | None = None
 
-    def start(self) -> None:
-        super().start()
+    def until_ready(self) -> None:
+        super().until_ready()
         self._rest = Common(data_dir=self.data_dir).connect()
 
-    def is_ready(self, said: bytes) -> bool:
+    def is_ready(self) -> bool:
         try:
             address = json.loads((self.data_dir / "server.json").read_text())
         except (OSError, ValueError):
@@ -187,6 +196,11 @@ class Installation:
         """Put the simulator back to its default content, with a partner server; forget all systems."""
         self.simulator.control("POST", "/reset")
         self.simulator.control("POST", "/sessions/expire", {"refuse": 0})
+        states = {"state": ["queued", "running", "paused"]}
+        for operation in self.rest.request("GET", "/operations", params=states)["data"]:
+            with contextlib.suppress(SnapkeepError):  # such as the reconcile after a crash
+                self.rest.request("POST", f"/operations/{operation['id']}/cancel")
+        until(lambda: not self.rest.request("GET", "/operations", params=states)["data"], 30)
         for system in self.rest.request("GET", "/systems")["data"]:
             self.rest.request("DELETE", f"/systems/{system['name']}", params={"force": True})
         self.add_partner_server()

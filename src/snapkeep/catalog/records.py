@@ -174,7 +174,8 @@ class WorkerRecord:
         """Say whether it works; without a heartbeat for `takeover_seconds` it is held to be dead."""
         if self.left_at is not None:
             return WorkerState.LEFT
-        return WorkerState.DEAD if self.heartbeat_age > takeover_seconds else WorkerState.ALIVE
+        # Its age is negative when the clock was set back: a sign from the future says nothing about now.
+        return WorkerState.DEAD if abs(self.heartbeat_age) > takeover_seconds else WorkerState.ALIVE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

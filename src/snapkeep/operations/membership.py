@@ -37,6 +37,7 @@ class Membership:
         self._settings = settings
         self._incarnation = clock.new_id()
         self._seen: dict[str, tuple[WorkerRecord, float]] = {}
+        self._looked = clock.monotonic()
 
     async def join(self, *, alone: bool) -> WorkerRecord | None:
         """Take the name; return the earlier worker of that name if it has crashed. Raises Conflict when it lives.
@@ -58,7 +59,9 @@ class Membership:
         if not await self._catalog.workers.beat(self._settings.name, self._incarnation):
             await self._return_to_life()
         taken: list[str] = []
-        for worker in await self._catalog.workers.find():
+        workers = await self._catalog.workers.find()
+        self._forget_after_a_gap()
+        for worker in workers:
             if worker.name != self._settings.name and not worker.cleared and self._is_gone(worker):
                 taken += await self._take_over(worker)
         return taken
@@ -118,6 +121,13 @@ class Membership:
         log.warning("this worker gave no sign of life for too long; others have taken over what it ran")
         self._incarnation = self._clock.new_id()
         await self._register()
+
+    def _forget_after_a_gap(self) -> None:
+        """Count silence anew when this process has not looked for long: what was away was the database, or itself."""
+        now = self._clock.monotonic()
+        if now - self._looked > self._settings.takeover_seconds / 2:
+            self._seen.clear()
+        self._looked = now
 
     def _is_gone(self, worker: WorkerRecord) -> bool:
         """Say whether a worker has left, or is dead by both clocks."""

@@ -67,9 +67,11 @@ class Run:
         clock: Clock,
         limits: Limits,
         *,
+        begun: float,
         cancellable: bool,
         pausable: bool,
     ) -> None:
+        """`begun`: when this process began with it, by the clock that cannot jump."""
         self.operation = operation
         self.catalog = catalog
         self.clock = clock
@@ -77,8 +79,7 @@ class Run:
         self.uncertain = operation.attempt > 1
         """Whether the system may have done what was asked, although no answer came."""
         self._connect = connect
-        passed = (clock.now() - (operation.started_at or clock.now())).total_seconds()
-        self._deadline = clock.monotonic() + limits.deadline - max(0.0, passed)  # a clock that jumps cannot lengthen it
+        self._deadline = begun + limits.deadline
         self._cancellable = cancellable
         self._pausable = pausable
         asked = operation.cancel_requested or operation.pause_requested  # known from the claim: no need to look now

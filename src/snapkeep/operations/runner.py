@@ -76,17 +76,24 @@ class Runner:
         self._clock = clock
         self._limits = limits
         self._worker = worker
+        self._begun: dict[tuple[str, int], float] = {}
 
     async def start(self, operation_id: str, generation: int) -> dict[str, Any]:
         """Run the handler's `start`; return {"ticket": ...}, or {} when there is nothing to finish."""
         ticket = await self._step(operation_id, generation, self._start)
-        return {"ticket": dict(ticket.data)} if ticket is not None else {}
+        if ticket is None:
+            self._begun.pop((operation_id, generation), None)
+            return {}
+        return {"ticket": dict(ticket.data)}
 
     async def finish(self, operation_id: str, generation: int, started: dict[str, Any]) -> None:
         """Run the handler's `finish` and record the result."""
         if "ticket" in started:
             ticket = Ticket(started["ticket"])
-            await self._step(operation_id, generation, lambda run: self._finish(run, ticket))
+            try:
+                await self._step(operation_id, generation, lambda run: self._finish(run, ticket))
+            finally:
+                self._begun.pop((operation_id, generation), None)
 
     # -- a step ------------------------------------------------------------------------------------------------------
     async def _step(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
@@ -146,6 +153,7 @@ class Runner:
             connect,
             self._clock,
             self._limits,
+            begun=self._begun.setdefault((operation.id, operation.generation), self._clock.monotonic()),
             cancellable=handler.cancellable,
             pausable=handler.pausable,
         )
