@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
@@ -21,12 +23,22 @@ class Dispatcher:
     def __init__(self, catalog: Catalog, engine: Engine) -> None:
         self._catalog = catalog
         self._engine = engine
+        self._under_way: set[asyncio.Task[None]] = set()
 
-    async def dispatch(self, operation: OperationRecord) -> None:
+    def dispatch(self, operation: OperationRecord) -> None:
         """Hand in an operation that was recorded, or the one that has waited longest for the same turn.
 
-        A failure is no harm: `sweep` finds what is missing.
+        Nobody waits for it: the intent is recorded, and what goes wrong here is found by `sweep`.
         """
+        task = asyncio.create_task(self._dispatch(operation))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def settle(self) -> None:
+        """Wait until everything was handed in."""
+        await asyncio.gather(*self._under_way)
+
+    async def _dispatch(self, operation: OperationRecord) -> None:
         try:
             if operation.exclusive is None or operation.turn is not None:
                 await self._engine.submit(
@@ -34,8 +46,9 @@ class Dispatcher:
                 )
             else:
                 await self.next_turn(operation.exclusive)
-        except TimeoutError:
-            log.warning("the engine does not take operations now; it is tried again", operation=operation.id)
+        except Exception as error:  # noqa: BLE001 - the sweep finds it
+            reason = str(error) or type(error).__name__
+            log.warning("the engine was not told; it is tried again", operation=operation.id, reason=reason)
 
     async def next_turn(self, exclusive: str) -> None:
         """Give the turn to the next operation that waits for it, if it is free."""

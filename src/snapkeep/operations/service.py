@@ -250,7 +250,7 @@ class Operations:
         }
         paused = [OperationState.PAUSED]
         if await self._catalog.operations.change(operation.id, paused, operation.generation, **values):
-            await self._dispatcher.dispatch(await self._catalog.operations.get(operation.id))
+            self._dispatcher.dispatch(await self._catalog.operations.get(operation.id))
 
     async def retry(self, operation: OperationRecord, by: Requester) -> OperationRecord:
         """Ask once more for what failed or was cancelled, as a new operation. Raises Conflict for the others."""
@@ -391,7 +391,7 @@ class Operations:
             exclusive=request["asset_id"] if HANDLERS[kind].exclusive else None,
             now=self._clock.now(),
         )
-        await self._dispatcher.dispatch(operation)
+        self._dispatcher.dispatch(operation)
         return operation
 
 
