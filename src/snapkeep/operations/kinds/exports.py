@@ -14,6 +14,8 @@ from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.run import Run
 
 _NOT_RENEWED = "not_renewed"
+_OPENS = "opens"
+"""Noted in the operation, before anything else, that it opens what was closed: only that is undone."""
 
 
 class ExportHandler(Handler):
@@ -35,6 +37,8 @@ class ExportHandler(Handler):
             known = await run.catalog.exports.get(export_row_id(snapshot.id, host))
             if known.state is ExportState.ENDED:
                 return Ticket({_NOT_RENEWED: "deported in the meantime"})
+        if not await _is_open(run, export_row_id(snapshot.id, host)):
+            await run.catalog.operations.update(run.operation.id, cursor=_OPENS)
         row = await run.catalog.exports.opening(snapshot.id, host, mode, run.clock.now())
         await run.report(f"opening to {host.name}")
         others = await other_exports(run, row)
@@ -61,7 +65,8 @@ class ExportHandler(Handler):
             record = await run.catalog.exports.get(row)
         except NotFound:
             return  # it was never recorded, so nothing was begun
-        if record.state is ExportState.OPENING:
+        opened_before = record.state is ExportState.ACTIVE and run.operation.cursor != _OPENS
+        if record.state is not ExportState.ENDED and not opened_before:
             await close(run, row, record.export)
 
 
@@ -85,6 +90,13 @@ class DeportHandler(Handler):
         await run.wait("waiting for the end of the access", lambda: role.poll_deport(ticket))
         await run.catalog.exports.ended(run.request["export_id"], run.clock.now())
         return {"deported": (await run.catalog.exports.get(run.request["export_id"])).reference}
+
+
+async def _is_open(run: Run, row: str) -> bool:
+    try:
+        return (await run.catalog.exports.get(row)).state is not ExportState.ENDED
+    except NotFound:
+        return False
 
 
 async def close(run: Run, row: str, export: Export) -> None:
