@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import json
 import types
@@ -83,6 +84,8 @@ class Life:
         while left := self.tasks - {main}:
             await asyncio.gather(*left, return_exceptions=True)
             self.tasks -= left
+        if self.dead:
+            gc.collect(1)  # cursors in the traceback hold the lock of SQLite, as no dead process does
         if main.cancelled() or isinstance(main.exception(), Died):
             return None
         return main.result()
@@ -169,11 +172,6 @@ class _NoEngine(Engine):
         pass
 
 
-def _roll_back(connection: Any, *_: object) -> None:
-    """What a database does when a process dies; SQLite, within the same process, would keep its lock."""
-    connection.rollback()
-
-
 LIMITS = Limits(outage=200.0, stall=600.0, undo=200.0)
 
 
@@ -183,7 +181,6 @@ class World:
     def __init__(self, simulator: SimulatorProcess, catalog: Catalog) -> None:
         self.simulator = simulator
         self.catalog = catalog
-        sa.event.listen(catalog.database.engine.sync_engine, "invalidate", _roll_back)
         self.clock = QuickClock()
         self.connections = Connections(catalog.systems)
         self.dispatcher = Dispatcher(catalog, _NoEngine(WorkerSettings()))
@@ -205,7 +202,8 @@ class World:
             exclusive=request["asset_id"] if HANDLERS[kind].exclusive else None,
             now=self.clock.now(),
         )
-        await self.dispatcher.dispatch(operation)
+        if operation.exclusive is not None:
+            await self.dispatcher.next_turn(operation.exclusive)
         return Job(operation.id)
 
     async def run(self, job: Job, life: Life | None = None) -> bool:
@@ -246,11 +244,11 @@ class World:
         """As the service does for what was begun."""
         await self.catalog.operations.update(job.id, cancel_requested=True)
 
-    def connections_used(self) -> int:
-        """Connections to the database that are in use: their transactions may hold locks."""
-        pool = self.catalog.database.engine.pool
-        assert isinstance(pool, sa.QueuePool | sa.AsyncAdaptedQueuePool)
-        return pool.checkedout()
+    def holds_locks(self) -> bool:
+        """Whether connections to the database are in use, so that their transactions may hold locks."""
+        database = self.catalog.database
+        pools = [engine.pool for engine in (database.engine, database._single)]
+        return any(isinstance(pool, sa.AsyncAdaptedQueuePool) and pool.checkedout() for pool in pools)
 
     # -- what there is -----------------------------------------------------------------------------------------------
     async def asset(self) -> AssetRecord:

@@ -283,11 +283,11 @@ async def test_falls_asleep_at_any_await_and_is_taken_over(
     kind: str, database_url: str, simulator: SimulatorProcess
 ) -> None:
     """It wakes when another worker has ended the operation, and goes on as if nothing had been."""
-    async with opened(database_url, simulator) as world:
-        sleeper = World(simulator, world.catalog)
+    async with opened(database_url, simulator) as world, open_catalog(database_url, KEY) as own:
+        sleeper = World(simulator, own)
         for at in awaits(kind, database_url, 8):
             case = await CASES[kind](world)
-            life = Life(sleeps_at=at, may_sleep=lambda: world.connections_used() == 0)
+            life = Life(sleeps_at=at, may_sleep=lambda: not sleeper.holds_locks())
             with told(f"{kind} fell asleep at await {at}"):
                 sleeping = asyncio.create_task(sleeper.run(case.job, life))
                 if not await life.falls_asleep(sleeping):
