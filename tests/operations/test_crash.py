@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 from tests.support.installation import Installation, installed, until
+from tests.support.postgres import Postgres
 
 from snapkeep.simulators.nutanix_files.testing import Api
 
 
-@pytest.fixture(scope="module")
-def running_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installed(tmp_path_factory.mktemp("crash")) as installation:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def running_own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    env = {}
+    if request.param == "postgresql":
+        cluster: Postgres = request.getfixturevalue("postgres")
+        env["SNAPKEEP_DATABASE_URL"] = cluster.create_database()
+    with installed(tmp_path_factory.mktemp(request.param), **env) as installation:
         yield installation
 
 

@@ -190,7 +190,7 @@ def test_a_diff_goes_on_where_it_was_paused_even_after_a_kill(own: Installation)
 
 
 def test_a_discovery_goes_on_where_it_was_paused(own: Installation) -> None:
-    own.simulator.control("POST", "/synthetic", {"file_server": "files1", "shares": 200, "snapshots_per_share": 2})
+    own.simulator.control("POST", "/synthetic", {"file_server": "files1", "shares": 500, "snapshots_per_share": 2})
     own.fault("delay", method="GET", route="/snapshots", seconds=0.02, times=None)
     operation = own.ask("POST", "/systems/files1/discover")
     until(lambda: (own.operation(operation)["items"] or 0) > 100)
@@ -200,7 +200,7 @@ def test_a_discovery_goes_on_where_it_was_paused(own: Installation) -> None:
     own.simulator.control("DELETE", "/faults")
     tell(own, operation, "resume")
     done = own.wait(operation)
-    assert (done["result"]["snapshots"], done["result"]["snapshots_gone"]) == (400, 0)
+    assert (done["result"]["snapshots"], done["result"]["snapshots_gone"]) == (1000, 0)
     assert done["items"] > items
 
 
