@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class Database:
         """Return an INSERT that can say what to do on a conflict."""
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
-    def connect(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def connect(self) -> AsyncConnection:
         """Open a connection for reading; each statement sees what is committed then."""
         return self._single.connect()
 

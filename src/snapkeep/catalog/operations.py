@@ -155,7 +155,7 @@ class Operations:
     async def signals(self, operation_id: str) -> Signals:
         """Return what was asked of a running operation. Raises Superseded when it is not this step's any more."""
         condition, parameters = self._mine(operation_id)
-        query = select(operations.c.cancel_requested, operations.c.pause_requested).where(condition)
+        query = select(*_SIGNALS).where(condition)
         async with self._database.connect() as connection:
             row = (await connection.execute(query, parameters)).first()
         if row is None:
@@ -177,6 +177,17 @@ class Operations:
             changed = await connection.execute(update(operations).where(condition), parameters | _plain(values))
         if self._database.fence and not changed.rowcount:
             raise Superseded(operation_id)
+
+    async def report(self, operation_id: str, phase: str, progress: float | None) -> Signals:
+        """Record what a running operation does, and return what was asked of it. Raises Superseded."""
+        condition, parameters = self._mine(operation_id)
+        statement = update(operations).where(condition).returning(*_SIGNALS)
+        async with self._database.single() as connection:
+            told = await connection.execute(statement, parameters | {"phase": phase, "progress": progress})
+            row = told.first()
+        if row is None:
+            raise Superseded(operation_id)
+        return Signals(cancel=row.cancel_requested, pause=row.pause_requested)
 
     def _mine(self, operation_id: str) -> tuple[ColumnElement[bool], dict[str, Any]]:
         """Return the condition, with its parameters, under which an operation is open, and of this step."""
@@ -234,6 +245,8 @@ def _open_query() -> Select[Any]:
         operations.c.turn,
     )
 
+
+_SIGNALS = (operations.c.cancel_requested, operations.c.pause_requested)
 
 _IS_OPEN = and_(operations.c.id == bindparam("open_operation"), operations.c.state.in_(OPEN))
 

@@ -6,46 +6,50 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from snapkeep.catalog.records import SystemRecord
 from snapkeep.catalog.systems import Systems
-from snapkeep.plugin.plugin import Plugin
+from snapkeep.operations.clock import Clock
 from snapkeep.plugin.registry import get_plugin
 from snapkeep.plugin.roles import Roles
 
+TRUSTED_SECONDS = 1.0
+"""How long a connection is used before the catalog is asked whether another process has changed the system."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class _Open:
     revision: int
     roles: Roles
     context: AbstractAsyncContextManager[Roles]
+    trusted_until: float
 
 
 class Connections:
     """One connection for each system; opened when first needed, closed with the process or the system."""
 
-    def __init__(self, systems: Systems) -> None:
+    def __init__(self, systems: Systems, clock: Clock) -> None:
         self._systems = systems
+        self._clock = clock
         self._open: dict[str, _Open] = {}
         self._retired: list[_Open] = []
         self._locks: dict[str, asyncio.Lock] = {}
 
-    def plugin(self, system: SystemRecord) -> Plugin:
-        """Return the plug-in of a system."""
-        return get_plugin(system.plugin)
-
-    async def roles(self, system: SystemRecord) -> Roles:
+    async def roles(self, system_id: str) -> Roles:
         """Return the roles of a connected system."""
-        async with self._locks.setdefault(system.id, asyncio.Lock()):
-            found = self._open.get(system.id)
-            if found is not None and found.revision < system.revision:  # it was changed, perhaps in another process
-                self.retire(system.id)
-                found = None
-            if found is None:
-                settings = self.plugin(system).settings.parse(await self._systems.all_settings(system))
-                context = self.plugin(system).connect(settings)
-                found = _Open(system.revision, await context.__aenter__(), context)
-                self._open[system.id] = found
-            return found.roles
+        async with self._locks.setdefault(system_id, asyncio.Lock()):
+            found = self._open.get(system_id)
+            if found is not None and self._clock.monotonic() < found.trusted_until:
+                return found.roles
+            system = await self._systems.get(system_id)
+            trusted_until = self._clock.monotonic() + TRUSTED_SECONDS
+            if found is not None and found.revision == system.revision:
+                found.trusted_until = trusted_until
+                return found.roles
+            self.retire(system_id)
+            plugin = get_plugin(system.plugin)
+            context = plugin.connect(plugin.settings.parse(await self._systems.all_settings(system)))
+            opened = _Open(system.revision, await context.__aenter__(), context, trusted_until)
+            self._open[system_id] = opened
+            return opened.roles
 
     def retire(self, system_id: str) -> None:
         """Use a new connection from now on; operations under way end on the old one, closed with the process."""

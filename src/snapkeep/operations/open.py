@@ -58,7 +58,7 @@ async def open_operations(
     """Run operations over a catalog; what an earlier process, or a dead worker, left unfinished goes on."""
     sys.setswitchinterval(SWITCH_SECONDS)
     clock = clock or Clock()
-    connections = Connections(catalog.systems)
+    connections = Connections(catalog.systems, clock)
     engine = Engine(settings.worker)
     dispatcher = Dispatcher(catalog, engine)
     runner = Runner(catalog, connections, dispatcher, clock, settings.limits, settings.worker.name)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.operations import Signals
 from snapkeep.catalog.records import AssetRecord, OperationRecord, SnapshotRecord
 from snapkeep.model.errors import Timeout, Unavailable
 from snapkeep.model.work import Pending
@@ -86,6 +87,7 @@ class Run:
         self._next_look = clock.monotonic() + (0.0 if asked else CANCEL_SECONDS)
         self._reported: tuple[str, float | None] = ("", None)
         self._next_report = clock.monotonic()
+        self._heard: Signals | None = None
 
     @property
     def request(self) -> dict[str, Any]:
@@ -114,7 +116,10 @@ class Run:
         if (phase, progress) == self._reported or (phase == self._reported[0] and now < self._next_report):
             return
         self._reported, self._next_report = (phase, progress), now + REPORT_SECONDS
-        await self.catalog.operations.update(self.operation.id, phase=phase, progress=progress)
+        self._heard = await self.catalog.operations.report(self.operation.id, phase, progress)
+        asked = self._heard.cancel or self._heard.pause
+        self._next_look = self.clock.monotonic() + (0.0 if asked else CANCEL_SECONDS)
+        self._heard = self._heard if asked else None
 
     async def check_cancel(self) -> None:
         """Raise `Cancelled` or `Paused` when somebody asked for it, Timeout when the deadline has passed. Cheap."""
@@ -131,7 +136,8 @@ class Run:
         if now < self._next_look:
             return
         self._next_look = now + CANCEL_SECONDS
-        signals = await self.catalog.operations.signals(self.operation.id)
+        signals = self._heard or await self.catalog.operations.signals(self.operation.id)
+        self._heard = None
         if signals.cancel and self._cancellable:
             raise Cancelled
         if signals.pause and self._pausable:

@@ -108,9 +108,10 @@ class Runner:
                 except Superseded:
                     await self._give_way(operation_id, generation)
                     return None
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a defect is recorded, an outage waited for
                     if not is_outage(error):
-                        raise
+                        await self._give_up(operation_id, error)
+                        return None
                     metrics.retried("database_away")
                     log.warning("the database is away; the step is run again", reason=str(error))
                     first, longest = DATABASE_SECONDS
@@ -133,6 +134,14 @@ class Runner:
                 return None
             return await work(run)
 
+    async def _give_up(self, operation_id: str, error: Exception) -> None:
+        """Record a defect of ours outside of any handler: left open, the operation would be begun again for ever."""
+        log.error("a step cannot be run", exc_info=error)
+        data = SnapkeepError(f"{type(error).__name__}: {error}").to_dict()
+        await self._catalog.operations.update(
+            operation_id, **ended(OperationState.FAILED, self._clock.now(), error=data)
+        )
+
     async def _give_way(self, operation_id: str, generation: int) -> None:
         """Return when the operation needs this job no more. Else another worker runs it: leave no record of ours."""
         current = await self._catalog.operations.known(operation_id)
@@ -143,7 +152,7 @@ class Runner:
 
     def _run(self, operation: OperationRecord) -> Run:
         async def connect() -> Any:
-            return await self._connections.roles(await self._catalog.systems.get(operation.system_id))
+            return await self._connections.roles(operation.system_id)
 
         catalog = self._catalog.behind(Fence(operation.id, operation.attempt))
         handler = HANDLERS[operation.kind]

@@ -81,7 +81,9 @@ async def change_system(name: str, body: SystemChange, parts: Parts) -> SystemOu
             next_step="Wait for their end, or cancel them.",
         )
     plain, secrets = new.dump()
-    return SystemOut.of(await parts.catalog.systems.change(record.id, plain, secrets, queue))
+    stored = await parts.catalog.systems.change(record.id, plain, secrets, queue)
+    parts.connections.retire(record.id)
+    return SystemOut.of(stored)
 
 
 @router.delete("/systems/{name}", status_code=status.HTTP_204_NO_CONTENT)
@@ -108,7 +110,7 @@ async def check_system(name: str, parts: Parts) -> Page[FindingOut]:
     """Say whether the system can be used, and what is missing. Changes nothing."""
     record = await parts.catalog.systems.get(name)
     try:
-        roles = await parts.connections.roles(record)
+        roles = await parts.connections.roles(record.id)
         findings = [finding async for finding in roles.check.check()]
     except SnapkeepError as error:
         failed = Finding(check="connection", outcome=Outcome.FAILED, message=str(error), next_step=error.next_step)
