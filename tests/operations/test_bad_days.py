@@ -21,8 +21,6 @@ from tests.support.postgres import Postgres
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.model.errors import Timeout, Unavailable
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.connections import Connections
-from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.engine import Engine, WorkerSettings
 from snapkeep.operations.membership import Membership
 from snapkeep.operations.run import Limits, Run
@@ -273,16 +271,16 @@ async def test_a_clock_that_jumps_ends_no_operation_and_time_that_passes_does(da
             exclusive=None,
             now=clock.now(),
         )
-        runner = Runner(
-            catalog, Connections(catalog.systems), Dispatcher(catalog, NoJobs(WorkerSettings())), clock, limits, "w"
-        )
+        unused: Any = None
+        runner = Runner(catalog, unused, unused, clock, limits, "w")
 
         async def step() -> Run:
             claimed = await catalog.operations.claim(operation, 0, "w", clock.now())
             assert claimed is not None
             return runner._run(claimed)
 
-        for run in (await step(), await step()):
+        for _ in range(2):
+            run = await step()
             for clock.wall in (86_400.0, -86_400.0, 0.0, 86_400.0):
                 clock.passed += 10.0
                 await run.check_cancel()
@@ -329,10 +327,11 @@ async def test_nobody_is_dead_because_the_database_was_away(database_url: str) -
     clock = SetByHand()
     async with open_catalog(database_url, bytes(32)) as catalog:
         one, two = await beats(catalog, "one", clock), await beats(catalog, "two", clock)
-        for item in await catalog.workers.find():
-            away = item.heartbeat_at - timedelta(seconds=60)
-            await catalog.workers._change(item.name, item.incarnation, heartbeat_at=away)
-        clock.passed += 60
+        [record] = [item for item in await catalog.workers.find() if item.name == "two"]
+        away = record.heartbeat_at - timedelta(seconds=60)
+        await catalog.workers._change("two", record.incarnation, heartbeat_at=away)
+        assert await one.beat() == []
+        clock.passed += 60  # nobody could read or write
         assert await one.beat() == []
         assert await two.beat() == []
         assert await one.beat() == []

@@ -147,6 +147,8 @@ def test_a_worker_that_slept_too_long_doubles_nothing_and_works_on(several: Inst
     until(lambda: all(several.operation(item)["worker"] != sleeper for item in begun), TAKEOVER + 8)
     several.workers[sleeper].send(signal.SIGCONT)
     until(lambda: several.worker(sleeper)["state"] == "alive")
+    if moment == "while it polls":
+        until(lambda: "another worker runs the operation" in several.workers[sleeper].said(), 3)
     done = made_once(several, begun)
     assert all(item["worker"] != sleeper for item in done)
     slow(several, 1.0)
