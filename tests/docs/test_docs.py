@@ -22,7 +22,7 @@ from snapkeep.plugin.registry import get_plugin, plugin_names
 from snapkeep.plugin.settings import HttpsSettings
 from snapkeep.plugins.nutanix_files import PLUGIN, assumptions
 from snapkeep.server.app import create_app
-from snapkeep.server.settings import ServerSettings
+from snapkeep.server.settings import ServerSettings, WorkerProcessSettings
 from snapkeep.simulators.kit import faults
 from snapkeep.simulators.kit.control import Control
 from snapkeep.simulators.nutanix_files.content import NewFileServer, NewPartnerServer
@@ -103,10 +103,11 @@ def test_errors_of_every_route_are_problems() -> None:
 
 def test_every_server_setting_is_in_the_reference() -> None:
     text = page("reference/settings.md")
-    for name, field in ServerSettings.model_fields.items():
-        assert f"| `{name}` | `SNAPKEEP_{name.upper()}` |" in text
-        assert field.description
-        assert field.description in text
+    for settings in (ServerSettings, WorkerProcessSettings):
+        for name, field in settings.model_fields.items():
+            assert f"| `{name}` | `SNAPKEEP_{name.upper()}` |" in text
+            assert field.description
+            assert field.description in text
 
 
 @pytest.mark.parametrize("name", plugin_names())
@@ -144,7 +145,7 @@ def test_the_guide_has_the_rights_of_the_plugin() -> None:
 
 def test_the_times_of_operations_are_those_of_the_settings() -> None:
     text = page("explanation/operations.md")
-    for name in ("outage_seconds", "stall_seconds", "operation_seconds"):
+    for name in ("outage_seconds", "stall_seconds", "operation_seconds", "call_seconds", "takeover_seconds"):
         assert f"| {ServerSettings.model_fields[name].default:,} s | `SNAPKEEP_{name.upper()}` |" in text, name
     assert f"| {HttpsSettings.model_fields['retry_seconds'].default:g} s | `retry_seconds` of the system |" in text
     assert f"| {Limits().undo:g} s | - |" in text
@@ -236,7 +237,9 @@ def test_the_readme_names_the_two_commands() -> None:
     text = (ROOT / "README.md").read_text()
     for command in ("demo", "test"):
         assert f"\nmake {command}\n" in text
-        assert re.search(rf"^{command}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for file in ("README.md", "CONTRIBUTING.md"):
+        for command in re.findall(r"`make ([a-z]+)|^make ([a-z]+)", (ROOT / file).read_text(), re.MULTILINE):
+            assert re.search(rf"^{''.join(command)}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
     for name in plugin_names():
         assert f"`{name}`" in text
 

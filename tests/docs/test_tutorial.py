@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
 from pathlib import Path
 
 from tests.docs.console import Command, Shell, appears, commands
+from tests.support.postgres import Postgres
 
 DOCS = Path(__file__).parents[2] / "docs"
-READY = {"simulator": "sim.json", "serve": "server/server.json"}
-"""What a reader waits for after starting these in the background."""
+STARTED = re.compile(r"> (\S+) &$")
+"""A command that goes on in the background, and the file that says when it is ready: its JSON, or its log."""
 
-GUIDES = ("add-a-system", "find-out-what-changed", "restore-and-clone", "export-to-a-backup-host")
+GUIDES = (
+    "add-a-system",
+    "find-out-what-changed",
+    "restore-and-clone",
+    "export-to-a-backup-host",
+    "reconcile",
+    "back-up-the-catalog",
+)
 PREPARED = r"""
 snapkeep simulator nutanix-files --data-dir sim --port 0 --partner-server snapkeep > sim.json &
 snapkeep serve --data-dir server 2> server.log &
@@ -64,16 +73,39 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 def test_the_guides_do_what_they_say(tmp_path: Path) -> None:
     shell = Shell(tmp_path, environment())
     try:
-        for text in PREPARED.replace("\\\n", "").strip().splitlines():
-            check(shell, Command(text))
-            wait_until_ready(tmp_path, text)
+        prepare(shell, tmp_path)
         for guide in GUIDES:
-            found = list(commands((DOCS / "how-to" / f"{guide}.md").read_text()))
-            assert found, guide
-            for command in found:
-                check(shell, command)
+            follow(shell, tmp_path, guide)
     finally:
         shell.close()
+
+
+def test_the_guide_to_workers_does_what_it_says(tmp_path: Path, postgres: Postgres) -> None:
+    """What it leaves to the reader: the database, the file with its URL, and to stop the server before the move."""
+    database = tmp_path / "database-url"
+    database.touch(0o600)
+    database.write_text(f"{postgres.create_database()}\n")
+    shell = Shell(tmp_path, environment())
+    try:
+        prepare(shell, tmp_path)
+        check(shell, Command("kill %2; wait %2 || true"))
+        follow(shell, tmp_path, "run-workers")
+    finally:
+        shell.close()
+
+
+def prepare(shell: Shell, directory: Path) -> None:
+    for text in PREPARED.replace("\\\n", "").strip().splitlines():
+        check(shell, Command(text))
+        wait_until_ready(directory, text)
+
+
+def follow(shell: Shell, directory: Path, guide: str) -> None:
+    found = list(commands((DOCS / "how-to" / f"{guide}.md").read_text()))
+    assert found, guide
+    for command in found:
+        check(shell, command)
+        wait_until_ready(directory, command.text)
 
 
 def check(shell: Shell, command: Command) -> None:
@@ -86,10 +118,9 @@ def check(shell: Shell, command: Command) -> None:
 
 def wait_until_ready(directory: Path, text: str) -> None:
     """Wait for what a command started in the background, if it did."""
-    if not text.endswith("&"):
+    if not (started := STARTED.search(text)):
         return
-    file = directory / next(name for word, name in READY.items() if word in text)
-    deadline = time.monotonic() + 20
-    while not (file.exists() and file.stat().st_size):
-        assert time.monotonic() < deadline, f"{file.name} did not appear"
+    file, deadline = directory / started[1], time.monotonic() + 20
+    while not (file.exists() and re.search(r'"url"|] ready ', file.read_text())):
+        assert time.monotonic() < deadline, f"{file.name}: it is not ready"
         time.sleep(0.05)
