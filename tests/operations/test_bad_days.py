@@ -275,7 +275,7 @@ async def test_a_clock_that_jumps_ends_no_operation_and_time_that_passes_does(da
         runner = Runner(catalog, unused, unused, clock, limits, "w")
 
         async def step() -> Run:
-            claimed = await catalog.operations.claim(operation, 0, "w", clock.now())
+            claimed = await catalog.operations.claim(operation, 0, "w", clock.now(), phase="starting")
             assert claimed is not None
             return runner._run(claimed)
 

@@ -66,7 +66,8 @@ class Database:
         self.engine = engine
         self.fence = fence
         self._single = single
-        # SQLite has one writer at a time, and whoever waits for it sleeps and asks again: in line, all are quicker.
+        # SQLite has one writer at a time, and whoever waits for it sleeps and asks again: transactions, that hold it
+        # for long, wait in line here.
         self._writer = None if self.is_postgresql else writer or asyncio.Lock()
 
     @property
@@ -86,11 +87,9 @@ class Database:
         """Open a connection for reading; each statement sees what is committed then."""
         return self._single.connect()
 
-    @asynccontextmanager
-    async def single(self) -> AsyncIterator[AsyncConnection]:
+    def single(self) -> AsyncConnection:
         """Open a connection for one statement that writes, and that brings the fence's condition itself."""
-        async with self._writer or nullcontext(), self._single.connect() as connection:
-            yield connection
+        return self._single.connect()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
@@ -163,9 +163,12 @@ class Operations:
         return Signals(cancel=row.cancel_requested, pause=row.pause_requested)
 
     # -- life --------------------------------------------------------------------------------------------------------
-    async def claim(self, operation_id: str, generation: int, worker: str, now: datetime) -> OperationRecord | None:
+    async def claim(
+        self, operation_id: str, generation: int, worker: str, now: datetime, *, phase: str
+    ) -> OperationRecord | None:
         """Begin a step: from now on only its attempt may write. None when there is nothing to do any more."""
-        given = {"claimed": operation_id, "claimed_generation": generation, "claimer": worker, "claimed_at": now}
+        given = {"claimed": operation_id, "claimed_generation": generation, "claimer": worker}
+        given |= {"claimed_at": now, "claimed_phase": phase}
         async with self._database.single() as connection:
             row = (await connection.execute(_CLAIM, given)).first()
         return _record(row) if row is not None else None
@@ -261,7 +264,7 @@ _CLAIM = (
         attempt=operations.c.attempt + 1,
         worker=bindparam("claimer"),
         state=OperationState.RUNNING.value,
-        phase=case((operations.c.attempt == 0, "starting"), else_=operations.c.phase),
+        phase=bindparam("claimed_phase"),
         started_at=func.coalesce(operations.c.started_at, bindparam("claimed_at", type_=UtcDateTime)),
     )
     .returning(operations)

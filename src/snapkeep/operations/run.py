@@ -85,8 +85,8 @@ class Run:
         self._pausable = pausable
         asked = operation.cancel_requested or operation.pause_requested  # known from the claim: no need to look now
         self._next_look = clock.monotonic() + (0.0 if asked else CANCEL_SECONDS)
-        self._reported: tuple[str, float | None] = ("", None)
-        self._next_report = clock.monotonic()
+        self._reported: tuple[str, float | None] = (operation.phase, None)
+        self._next_report = clock.monotonic() + REPORT_SECONDS
         self._heard: Signals | None = None
 
     @property

@@ -79,24 +79,25 @@ class Runner:
         self._begun: dict[tuple[str, int], float] = {}
 
     async def start(self, operation_id: str, generation: int) -> dict[str, Any]:
-        """Run the handler's `start`; return {"ticket": ...}, or {} when there is nothing to finish."""
-        ticket = await self._step(operation_id, generation, self._start)
-        if ticket is None:
+        """Run the handler's `start`; return {"ticket", "phase"}, or {} when there is nothing to finish."""
+        started = await self._step(operation_id, generation, "starting", self._start)
+        if started is None:
             self._begun.pop((operation_id, generation), None)
-            return {}
-        return {"ticket": dict(ticket.data)}
+        return started or {}
 
     async def finish(self, operation_id: str, generation: int, started: dict[str, Any]) -> None:
         """Run the handler's `finish` and record the result."""
         if "ticket" in started:
             ticket = Ticket(started["ticket"])
             try:
-                await self._step(operation_id, generation, lambda run: self._finish(run, ticket))
+                await self._step(operation_id, generation, started["phase"], lambda run: self._finish(run, ticket))
             finally:
                 self._begun.pop((operation_id, generation), None)
 
     # -- a step ------------------------------------------------------------------------------------------------------
-    async def _step(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
+    async def _step(
+        self, operation_id: str, generation: int, phase: str, work: Callable[[Run], Awaitable[T]]
+    ) -> T | None:
         """Run a step; once more from its beginning whenever the database was away.
 
         None when there is nothing to do any more. Ends like a process that died when another worker runs the step.
@@ -104,7 +105,7 @@ class Runner:
         with bound_contextvars(operation=operation_id, worker=self._worker):
             for attempt in itertools.count():
                 try:
-                    return await self._claimed(operation_id, generation, work)
+                    return await self._claimed(operation_id, generation, phase, work)
                 except Superseded:
                     await self._give_way(operation_id, generation)
                     return None
@@ -118,9 +119,13 @@ class Runner:
                     await self._clock.sleep(min(longest, first * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2))
         raise AssertionError("unreachable")  # pragma: no cover
 
-    async def _claimed(self, operation_id: str, generation: int, work: Callable[[Run], Awaitable[T]]) -> T | None:
+    async def _claimed(
+        self, operation_id: str, generation: int, phase: str, work: Callable[[Run], Awaitable[T]]
+    ) -> T | None:
         """Claim the operation, so that nobody else may write for it, and work."""
-        operation = await self._catalog.operations.claim(operation_id, generation, self._worker, self._clock.now())
+        operation = await self._catalog.operations.claim(
+            operation_id, generation, self._worker, self._clock.now(), phase=phase
+        )
         if operation is None:
             return None
         run = self._run(operation)
@@ -167,7 +172,7 @@ class Runner:
             pausable=handler.pausable,
         )
 
-    async def _start(self, run: Run) -> Ticket | None:
+    async def _start(self, run: Run) -> dict[str, Any] | None:
         handler, ticket = HANDLERS[run.operation.kind], None
         outage = Outage(run)
 
@@ -185,7 +190,7 @@ class Runner:
                     await outage.wait_or_raise(error)
 
         await self._guarded(run, begin, None)
-        return ticket
+        return {"ticket": dict(ticket.data), "phase": handler.finishing} if ticket is not None else None
 
     async def _finish(self, run: Run, ticket: Ticket) -> None:
         async def end() -> None:

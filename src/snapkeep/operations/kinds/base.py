@@ -16,6 +16,8 @@ class Handler(ABC):
     """Begin, come to an end, undo; each is safe to run again."""
 
     kind: ClassVar[str]
+    finishing: ClassVar[str]
+    """What people read while `finish` waits."""
     cancellable: ClassVar[bool] = False
     """Whether `undo` can take back what was begun; otherwise only a queued operation can be cancelled."""
     undone_on_failure: ClassVar[bool] = False

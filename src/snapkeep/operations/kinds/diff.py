@@ -23,6 +23,7 @@ class DiffHandler(Handler):
     """The list has the id of its operation. Its base is kept from deletion while it is fetched."""
 
     kind = "diff"
+    finishing = "the system is computing the changes"
     cancellable = True
     pausable = True
     undone_on_failure = True
@@ -97,7 +98,7 @@ class DiffHandler(Handler):
                 f"The system announced more changes but gave none for {run.limits.stall:g} s",
                 next_step="Look whether the file server still computes; diff again, or take a full.",
             )
-        await run.report("the system is computing the changes", pending.progress)
+        await run.report(self.finishing, pending.progress)
         await run.pause(pending.after)
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:

@@ -21,13 +21,13 @@ class DiscoverHandler(Handler):
     """Batches go to the catalog with their cursor; what a complete run did not see is marked as gone."""
 
     kind = "discover"
+    finishing = "listing assets and snapshots"
     cancellable = True
     pausable = True
     patient = False
 
     async def start(self, run: Run) -> Ticket:
         """Nothing is begun on the system."""
-        await run.report("listing assets and snapshots")
         return Ticket()
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class ExportHandler(Handler):
     """Make a snapshot readable on a backup host, or renew that."""
 
     kind = "export"
+    finishing = "waiting for the access"
     exclusive = True  # one access entry may serve all exports of an asset
     cancellable = True
     undone_on_failure = True
@@ -49,7 +50,7 @@ class ExportHandler(Handler):
         if _NOT_RENEWED in ticket.data:
             return {"not_renewed": ticket[_NOT_RENEWED]}
         role = played((await run.roles()).export, "export")
-        export = await run.wait("waiting for the access", lambda: role.poll_export(ticket))
+        export = await run.wait(self.finishing, lambda: role.poll_export(ticket))
         row = export_row_id(run.request["snapshot_id"], _host(run))
         await run.catalog.exports.active(row, export)
         return {
@@ -74,6 +75,7 @@ class DeportHandler(Handler):
     """Take the access of a backup host away."""
 
     kind = "deport"
+    finishing = "waiting for the end of the access"
     exclusive = True
 
     async def start(self, run: Run) -> Ticket:
@@ -87,7 +89,7 @@ class DeportHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait until the system confirms it."""
         role = played((await run.roles()).export, "export")
-        await run.wait("waiting for the end of the access", lambda: role.poll_deport(ticket))
+        await run.wait(self.finishing, lambda: role.poll_deport(ticket))
         await run.catalog.exports.ended(run.request["export_id"], run.clock.now())
         return {"deported": (await run.catalog.exports.get(run.request["export_id"])).reference}
 

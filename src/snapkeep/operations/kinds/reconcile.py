@@ -38,13 +38,13 @@ class ReconcileHandler(Handler):
     """Findings, and what was done about them, are the result."""
 
     kind = "reconcile"
+    finishing = "comparing"
     cancellable = True
     pausable = True
     patient = False
 
     async def start(self, run: Run) -> Ticket:
         """Nothing is begun on the system."""
-        await run.report("comparing")
         return Ticket()
 
     async def finish(self, run: Run, ticket: Ticket) -> Json:

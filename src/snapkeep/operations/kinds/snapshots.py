@@ -26,6 +26,7 @@ class CreateHandler(Handler):
     """Take a snapshot of an asset under a name that was recorded before."""
 
     kind = "create"
+    finishing = "taking the snapshot"
     cancellable = True
 
     async def start(self, run: Run) -> Ticket:
@@ -36,7 +37,7 @@ class CreateHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the snapshot and record it."""
         role = played((await run.roles()).create, "create")
-        made = await run.wait("taking the snapshot", lambda: role.poll_create(ticket))
+        made = await run.wait(self.finishing, lambda: role.poll_create(ticket))
         snapshot = replace(made, owned=True)  # whatever its name: we made it
         await run.catalog.inventory.record_batch(run.operation.system_id, (), (snapshot,), seen_by=run.operation.id)
         return {
@@ -88,6 +89,7 @@ class DeleteHandler(Handler):
     """Delete a snapshot and prove that it is gone."""
 
     kind = "delete"
+    finishing = "deleting"
     exclusive = True  # what is exported is not deleted
 
     async def start(self, run: Run) -> Ticket:
@@ -102,7 +104,7 @@ class DeleteHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait until the system says that there is no such snapshot."""
         role = played((await run.roles()).delete, "delete")
-        await run.wait("deleting", lambda: role.poll_delete(ticket))
+        await run.wait(self.finishing, lambda: role.poll_delete(ticket))
         snapshot = await run.snapshot()
         await run.catalog.inventory.mark_gone([snapshot], run.clock.now())
         return {"deleted": snapshot.reference, "proof": "the system answers that there is no such snapshot"}
@@ -112,6 +114,7 @@ class RestoreHandler(Handler):
     """Turn an asset back to a snapshot, in place."""
 
     kind = "restore"
+    finishing = "restoring"
 
     async def start(self, run: Run) -> Ticket:
         """Ask for the restore."""
@@ -125,7 +128,7 @@ class RestoreHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the end."""
         role = played((await run.roles()).restore, "restore")
-        await run.wait("restoring", lambda: role.poll_restore(ticket))
+        await run.wait(self.finishing, lambda: role.poll_restore(ticket))
         return {"restored": (await run.snapshot()).reference}
 
 
@@ -133,6 +136,7 @@ class CloneHandler(Handler):
     """Make a new asset from a snapshot."""
 
     kind = "clone"
+    finishing = "cloning"
 
     async def start(self, run: Run) -> Ticket:
         """Ask for the clone."""
@@ -150,7 +154,7 @@ class CloneHandler(Handler):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the new asset and record it."""
         role = played((await run.roles()).clone, "clone")
-        asset = await run.wait("cloning", lambda: role.poll_clone(ticket))
+        asset = await run.wait(self.finishing, lambda: role.poll_clone(ticket))
         await run.catalog.inventory.record_batch(run.operation.system_id, (asset,), (), seen_by=run.operation.id)
         record = await run.catalog.inventory.find_asset(run.operation.system_name, asset.name)
         return {"asset": record.reference, "asset_id": record.id}
