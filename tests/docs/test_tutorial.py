@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import socket
 import sys
 import time
@@ -23,6 +25,7 @@ GUIDES = (
     "export-to-a-backup-host",
     "reconcile",
     "back-up-the-catalog",
+    *(["monitor"] if shutil.which("curl") else []),
 )
 PREPARED = r"""
 snapkeep simulator nutanix-files --data-dir sim --port 0 --partner-server snapkeep > sim.json &
@@ -101,7 +104,10 @@ def prepare(shell: Shell, directory: Path) -> None:
 
 
 def follow(shell: Shell, directory: Path, guide: str) -> None:
-    found = list(commands((DOCS / "how-to" / f"{guide}.md").read_text()))
+    text = (DOCS / "how-to" / f"{guide}.md").read_text()
+    if guide == "monitor":
+        text = text.replace("http://127.0.0.1:8420", json.loads((directory / "server/server.json").read_text())["url"])
+    found = list(commands(text))
     assert found, guide
     for command in found:
         check(shell, command)
