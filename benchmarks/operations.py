@@ -10,6 +10,7 @@ the last operation.
 
 Printed are medians: rates, their ratio, CPU of server and workers for each operation (PostgreSQL and the simulator
 apart), their resident memory at its peak, and the most operations that the simulator saw at once on one system.
+The load average (`load`) tells whether the machine was busy with other things: then only CPU and limits mean something.
 At the end: how much longer operations on one system take beside another one that hangs in every call.
 """
 
@@ -127,7 +128,8 @@ class Bench:
             for side in sides if number % 2 == 0 else reversed(sides):
                 run = self._ours(case) if side == "ours" else self._bare(case)
                 found[side].append(run)
-                print(f"    {case}, {side}: {run.rate:.1f}/s, submitted in {run.submitted:.1f} s", file=sys.stderr)
+                told = f"{run.rate:.1f}/s, submitted in {run.submitted:.1f} s, load {os.getloadavg()[0]:.1f}"
+                print(f"    {case}, {side}: {told}", file=sys.stderr)
                 if run.at_once > case.per_system:
                     raise SystemExit(f"{case}: {side} ran {run.at_once} operations at once on one system")
         _report(case, found)
