@@ -117,7 +117,7 @@ class Life:
 _LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
 
 
-def make_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
+def make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
     """Make a task; one that is made in a life belongs to it."""
     context = options.get("context")
     life = context.get(_LIFE) if context is not None else _LIFE.get()
@@ -182,8 +182,8 @@ class World:
         self.simulator = simulator
         self.catalog = catalog
         self.clock = QuickClock()
-        self.connections = Connections(catalog.systems)
-        self.dispatcher = Dispatcher(catalog, _NoEngine(WorkerSettings()))
+        self.connections = Connections(catalog.systems, self.clock)
+        self.dispatcher = Dispatcher(catalog, _NoEngine(WorkerSettings()), self.clock)
         self._numbers = itertools.count(1)
 
     # -- operations ------------------------------------------------------------------------------------------------

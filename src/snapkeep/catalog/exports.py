@@ -73,6 +73,16 @@ class Exports:
                 update(exports).where(exports.c.id == row_id).values(state=ExportState.ENDED.value, ended_at=now)
             )
 
+    async def expired(self, record: ExportRecord, now: datetime) -> None:
+        """Record that an export has expired, unless it was renewed or ended since it was read."""
+        unchanged = exports.c.state == record.state.value, exports.c.refresh_at == record.export.refresh_at
+        async with self._database.begin() as connection:
+            await connection.execute(
+                update(exports)
+                .where(exports.c.id == record.id, *unchanged)
+                .values(state=ExportState.ENDED.value, ended_at=now)
+            )
+
     async def find(
         self, *, system_id: str | None = None, snapshot_row: str | None = None, ended: bool = False
     ) -> list[ExportRecord]:

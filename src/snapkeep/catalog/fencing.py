@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, and_, bindparam, update
+from sqlalchemy import Table, and_, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from snapkeep.catalog.database import database_clock
 from snapkeep.catalog.tables import operations
 
 OPEN = ("queued", "running")
@@ -86,6 +88,12 @@ class Database:
     def connect(self) -> AsyncConnection:
         """Open a connection for reading; each statement sees what is committed then."""
         return self._single.connect()
+
+    async def now(self) -> datetime:
+        """Return the time by the clock of the database, which all processes share."""
+        async with self.connect() as connection:
+            found: datetime = (await connection.execute(select(database_clock()))).scalar_one()
+        return found
 
     def single(self) -> AsyncConnection:
         """Open a connection for one statement that writes, and that brings the fence's condition itself."""

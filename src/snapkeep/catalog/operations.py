@@ -198,6 +198,20 @@ class Operations:
             return HOLDS, self._database.fence.parameters
         return _IS_OPEN, {"open_operation": operation_id}
 
+    async def park(self, operation_id: str) -> bool:
+        """Pause a running operation, if that is still asked for, and nothing else; say whether it is paused now.
+
+        Raises Superseded.
+        """
+        condition, parameters = self._mine(operation_id)
+        asked = operations.c.pause_requested & ~operations.c.cancel_requested
+        values = {"state": OperationState.PAUSED.value, "phase": "paused", "pause_requested": False}
+        async with self._database.single() as connection:
+            parked = await connection.execute(update(operations).where(condition, asked).values(**values), parameters)
+        if not parked.rowcount:
+            await self.signals(operation_id)
+        return bool(parked.rowcount)
+
     async def change(
         self, operation_id: str, states: Sequence[OperationState], only_generation: int | None = None, **values: Any
     ) -> bool:

@@ -8,11 +8,16 @@ import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.fencing import OPEN
-from snapkeep.catalog.operations import OpenOperation
+from snapkeep.catalog.operations import OpenOperation, ended
 from snapkeep.catalog.records import OperationRecord, OperationState
+from snapkeep.model.errors import SnapkeepError
+from snapkeep.operations.clock import Clock
 from snapkeep.operations.engine import Engine, job_id
 
 log = structlog.get_logger(__name__)
+
+MAX_GENERATIONS = 1000
+"""How often an operation is begun anew: by people who pause it, or because the engine came to no end with it."""
 
 _OPEN_STATES = [OperationState(state) for state in OPEN]
 
@@ -20,8 +25,9 @@ _OPEN_STATES = [OperationState(state) for state in OPEN]
 class Dispatcher:
     """Hands operations to the engine. The catalog is the truth: what the engine does not know is handed in again."""
 
-    def __init__(self, catalog: Catalog, engine: Engine) -> None:
+    def __init__(self, catalog: Catalog, engine: Engine, clock: Clock) -> None:
         self._catalog = catalog
+        self._clock = clock
         self._engine = engine
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -82,6 +88,11 @@ class Dispatcher:
     async def _begin_anew(self, item: OpenOperation) -> None:
         """The engine came to an end with it, the catalog did not: whatever happened, it is begun as another job."""
         generation = item.generation + 1
+        if generation > MAX_GENERATIONS:
+            error = SnapkeepError(f"The engine lost it {MAX_GENERATIONS} times")
+            values = ended(OperationState.FAILED, self._clock.now(), error=error.to_dict())
+            await self._catalog.operations.change(item.id, _OPEN_STATES, item.generation, **values)
+            return
         if await self._catalog.operations.change(item.id, _OPEN_STATES, item.generation, generation=generation):
             log.warning("the engine lost an operation; it is begun anew", operation=item.id)
             await self._engine.submit(item.id, generation, queue=item.queue, key=item.system_id)

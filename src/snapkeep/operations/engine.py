@@ -79,20 +79,20 @@ class _Registered:
     """The work of this process: DBOS registers functions by name once, so they reach it through here."""
 
     work: Work | None = None
-    tasks: ClassVar[set[asyncio.Task[Any]]] = set()
+    tasks: ClassVar[dict[asyncio.Task[Any], str]] = {}
 
     @classmethod
     @contextmanager
-    def running(cls) -> Iterator[None]:
+    def running(cls, job: str) -> Iterator[None]:
         """Note the task of a step, so that closing the engine can park it before what it uses is closed."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a step runs in a task")
-        cls.tasks.add(task)
+        cls.tasks[task] = job
         try:
             yield
         finally:
-            cls.tasks.discard(task)
+            cls.tasks.pop(task, None)
 
 
 def _work() -> Work:
@@ -103,13 +103,13 @@ def _work() -> Work:
 
 @DBOS.step(name="start")
 async def _start(operation_id: str, generation: int) -> dict[str, Any]:
-    with _Registered.running():
+    with _Registered.running(job_id(operation_id, generation)):
         return await _work().start(operation_id, generation)
 
 
 @DBOS.step(name="finish")
 async def _finish(operation_id: str, generation: int, started: dict[str, Any]) -> None:
-    with _Registered.running():
+    with _Registered.running(job_id(operation_id, generation)):
         await _work().finish(operation_id, generation, started)
 
 
@@ -129,6 +129,7 @@ class Engine:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._queues: set[str] = set()
+        self._idle: set[str] = set()
 
     @asynccontextmanager
     async def running(self, database: sa.URL, work: Work) -> AsyncIterator[None]:
@@ -175,7 +176,10 @@ class Engine:
             for status in await DBOS.list_workflows_async(
                 workflow_ids=list(chunk), load_input=False, load_output=False
             ):
-                found[status.workflow_id] = status.status not in _UNFINISHED
+                outdated = status.app_version not in {None, APPLICATION_VERSION}  # nobody takes it any more
+                if outdated and status.status in _UNFINISHED:
+                    await DBOS.cancel_workflow_async(status.workflow_id)
+                found[status.workflow_id] = outdated or status.status not in _UNFINISHED
         return found
 
     async def hand_over(self, name: str) -> list[str]:
@@ -184,6 +188,24 @@ class Engine:
         for status in left:
             await DBOS.resume_workflow_async(status.workflow_id, queue_name=status.queue_name)
         return [status.workflow_id.partition(".")[0] for status in left]
+
+    async def rescue_stranded(self) -> list[str]:
+        """Put back what is this worker's by its name, but does not run here; return the ids of the operations.
+
+        A process of the same name took it and died before it gave the name up, or the answer of the database, that it
+        is ours, was lost. Twice in a row, as a job between its two steps is nowhere for a moment.
+        """
+        mine = {
+            status.workflow_id: status.queue_name
+            for status in await DBOS.list_workflows_async(
+                executor_id=self._settings.name, status="PENDING", load_input=False, load_output=False
+            )
+        }
+        idle = mine.keys() - set(_Registered.tasks.values())
+        stranded, self._idle = idle & self._idle, idle
+        for job in stranded:
+            await DBOS.resume_workflow_async(job, queue_name=mine[job])
+        return [job.partition(".")[0] for job in stranded]
 
     async def runs(self) -> bool:
         """Say whether the engine is launched and its database answers."""

@@ -58,7 +58,9 @@ class Membership:
         """Give a sign of life, look after the others; return the ids of operations that were taken over."""
         if not await self._catalog.workers.beat(self._settings.name, self._incarnation):
             await self._return_to_life()
-        taken: list[str] = []
+        taken = await self._engine.rescue_stranded()
+        for operation_id in taken:
+            log.warning("operation ran nowhere; it goes on", operation=operation_id, worker=self._settings.name)
         workers = await self._catalog.workers.find()
         self._forget_after_a_gap()
         for worker in workers:

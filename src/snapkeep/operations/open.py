@@ -60,7 +60,7 @@ async def open_operations(
     clock = clock or Clock()
     connections = Connections(catalog.systems, clock)
     engine = Engine(settings.worker)
-    dispatcher = Dispatcher(catalog, engine)
+    dispatcher = Dispatcher(catalog, engine, clock)
     runner = Runner(catalog, connections, dispatcher, clock, settings.limits, settings.worker.name)
     operations = Operations(catalog, connections, dispatcher, clock, settings.worker.takeover_seconds)
     membership = Membership(catalog, engine, clock, settings.worker)

@@ -58,6 +58,10 @@ MAX_ATTEMPTS = 200
 """Steps of one operation that are begun, before it is held to be what ends the processes that run it."""
 
 
+class _Again(Exception):
+    """The step is to be run once more."""
+
+
 class Runner:
     """The work that the engine runs: every end of an operation is recorded in the catalog."""
 
@@ -106,12 +110,14 @@ class Runner:
             for attempt in itertools.count():
                 try:
                     return await self._claimed(operation_id, generation, phase, work)
+                except _Again:
+                    continue
                 except Superseded:
                     await self._give_way(operation_id, generation)
                     return None
                 except Exception as error:  # noqa: BLE001 - a defect is recorded, an outage waited for
                     if not is_outage(error):
-                        await self._give_up(operation_id, error)
+                        await self._give_up(operation_id, generation, error)
                         return None
                     metrics.retried("database_away")
                     log.warning("the database is away; the step is run again", reason=str(error))
@@ -137,15 +143,23 @@ class Runner:
                 error = SnapkeepError(f"It was begun {MAX_ATTEMPTS} times and came to no end: it may end its workers")
                 await self._end(run, OperationState.FAILED, error=_what_may_be_there(run, error.to_dict()))
                 return None
-            return await work(run)
+            try:
+                return await work(run)
+            except (Superseded, _Again):
+                raise
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                await self._end(run, OperationState.FAILED, error=_defect(run, error).to_dict())
+                return None
 
-    async def _give_up(self, operation_id: str, error: Exception) -> None:
+    async def _give_up(self, operation_id: str, generation: int, error: Exception) -> None:
         """Record a defect of ours outside of any handler: left open, the operation would be begun again for ever."""
         log.error("a step cannot be run", exc_info=error)
         data = SnapkeepError(f"{type(error).__name__}: {error}").to_dict()
-        await self._catalog.operations.update(
-            operation_id, **ended(OperationState.FAILED, self._clock.now(), error=data)
-        )
+        values = ended(OperationState.FAILED, self._clock.now(), error=data)
+        states = [OperationState(state) for state in OPEN]
+        await self._catalog.operations.change(operation_id, states, generation, **values)
 
     async def _give_way(self, operation_id: str, generation: int) -> None:
         """Return when the operation needs this job no more. Else another worker runs it: leave no record of ours."""
@@ -210,12 +224,11 @@ class Runner:
         except Cancelled:
             await self._cancelled(run, ticket)
         except Paused:
-            await run.catalog.operations.update(
-                run.operation.id, state=OperationState.PAUSED, phase="paused", pause_requested=False
-            )
+            if not await run.catalog.operations.park(run.operation.id):
+                raise _Again from None  # it was resumed, or cancelled, in the same moment
         except SnapkeepError as error:
             await self._failed(run, ticket, error)
-        except Superseded:
+        except (Superseded, _Again):
             raise
         except Exception as error:
             if is_outage(error):

@@ -214,13 +214,16 @@ class Operations:
             await self._dispatcher.pass_turn(operation)
             return await operations.get(operation.id)
         await operations.update(operation.id, cancel_requested=True)
-        if operation.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
-            await self._go_on(operation, cancel_requested=True)
+        now = await operations.get(operation.id)
+        if now.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
+            await self._go_on(now, cancel_requested=True)
         return await operations.get(operation.id)
 
     async def pause(self, operation: OperationRecord) -> OperationRecord:
         """Hold an operation back until it is resumed. Raises Conflict when it has ended or is not ours to hold."""
         _require_open(operation, "pause")
+        if operation.state is OperationState.PAUSED:
+            return operation
         operations = self._catalog.operations
         held: dict[str, Any] = {"state": OperationState.PAUSED, "phase": "paused", "turn": None}  # holds up no other
         if await operations.change(operation.id, [OperationState.QUEUED], **held):
@@ -238,7 +241,9 @@ class Operations:
         """Let a paused operation go on; one that was asked to pause and has not yet, is not. Raises Conflict."""
         _require_open(operation, "resume")
         await self._catalog.operations.update(operation.id, pause_requested=False)
-        await self._go_on(operation)
+        now = await self._catalog.operations.get(operation.id)
+        if now.state is OperationState.PAUSED:
+            await self._go_on(now)
         return await self._catalog.operations.get(operation.id)
 
     async def _go_on(self, operation: OperationRecord, **values: Any) -> None:
@@ -318,14 +323,14 @@ class Operations:
 
     async def refresh_exports(self) -> None:
         """Renew the exports that are due. One that cannot be renewed does not keep the others from it."""
-        now = self._clock.now()
+        now = await self._catalog.database.now()  # this machine's clock alone ends nothing
         for record in await self._catalog.exports.due(now):
             try:
                 await self._renew(record, now)
             except SnapkeepError as error:
                 log.warning("export cannot be renewed", export=record.id, code=error.code, reason=error.message)
-                if record.export.expires_at is not None and record.export.expires_at < now:
-                    await self._catalog.exports.ended(record.id, now)
+                if _expired(record, now):
+                    await self._catalog.exports.expired(record, now)
 
     async def _renew(self, record: ExportRecord, now: datetime) -> None:
         """Start the next try to renew, with back-off after failed ones. Raises Timeout once the export has expired."""

@@ -92,7 +92,7 @@ class Upkeep:
 
     async def _purge(self) -> None:
         """Forget what nobody will ask for."""
-        now = self._clock.now()
+        now = await self._catalog.database.now()
         await self._engine.purge(now - JOBS_KEPT)
         await self._catalog.operations.purge(now - self._keep)
         await self._catalog.workers.forget(WORKERS_KEPT)

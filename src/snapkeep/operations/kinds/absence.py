@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
 
 from snapkeep.model.assets import Asset
 from snapkeep.model.snapshots import Snapshot
@@ -24,9 +25,20 @@ async def surely_gone(run: Run, suspects: Sequence[tuple[Asset, Snapshot | None]
             await run.check_cancel()
             return not await run.wait("asking for what was not seen", lambda: discover.exists(*suspect))
 
-    gone = list(await asyncio.gather(*(is_gone(suspect) for suspect in suspects)))
+    gone = await _all(is_gone(suspect) for suspect in suspects)
     if not any(gone):
         return gone
     await run.pause(SURE_SECONDS)
-    again = iter(await asyncio.gather(*(is_gone(one) for one, first in zip(suspects, gone, strict=True) if first)))
+    again = iter(await _all(is_gone(one) for one, first in zip(suspects, gone, strict=True) if first))
     return [first and next(again) for first in gone]
+
+
+async def _all(questions: Iterable[Coroutine[Any, Any, bool]]) -> list[bool]:
+    """Return the answers; the first error ends the other questions, and is raised as it is."""
+    tasks = [asyncio.ensure_future(question) for question in questions]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
