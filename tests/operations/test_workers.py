@@ -180,7 +180,7 @@ def test_a_name_is_taken_while_its_worker_lives_and_free_at_once_when_it_was_kil
     assert second.wait() == 4
     assert "A worker named 'w1' is alive" in second.said()
     assert "Traceback" not in second.said()
-    slow(several, 2.0)
+    slow(several, 4.0)
     begun = creates(several, 3, "files1", "again")
     all_run(several, begun)
     several.workers["w1"].end(signal.SIGKILL)

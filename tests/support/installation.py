@@ -197,10 +197,15 @@ class Installation:
         self.simulator.control("POST", "/reset")
         self.simulator.control("POST", "/sessions/expire", {"refuse": 0})
         states = {"state": ["queued", "running", "paused"]}
-        for operation in self.rest.request("GET", "/operations", params=states)["data"]:
-            with contextlib.suppress(SnapkeepError):  # such as the reconcile after a crash
-                self.rest.request("POST", f"/operations/{operation['id']}/cancel")
-        until(lambda: not self.rest.request("GET", "/operations", params=states)["data"], 30)
+
+        def ended() -> bool:
+            found = self.rest.request("GET", "/operations", params=states)["data"]
+            for operation in found:
+                with contextlib.suppress(SnapkeepError):  # a reconcile after a crash may begin even now
+                    self.rest.request("POST", f"/operations/{operation['id']}/cancel")
+            return not found
+
+        until(ended, 30)
         for system in self.rest.request("GET", "/systems")["data"]:
             self.rest.request("DELETE", f"/systems/{system['name']}", params={"force": True})
         self.add_partner_server()

@@ -11,6 +11,7 @@ import structlog
 
 from snapkeep import __version__
 from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.database import is_outage
 from snapkeep.catalog.records import WorkerRecord, WorkerState
 from snapkeep.model.errors import Conflict
 from snapkeep.operations import metrics
@@ -51,8 +52,13 @@ class Membership:
         return earlier if earlier is not None and earlier.left_at is None else None
 
     async def leave(self) -> None:
-        """Say that this worker has ended as it should."""
-        await self._catalog.workers.leave(self._settings.name, self._incarnation)
+        """Say that this worker has ended as it should. With the database away, the others will miss its heartbeat."""
+        try:
+            await self._catalog.workers.leave(self._settings.name, self._incarnation)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            log.warning("the database is away; the others are not told of the end", reason=str(error))
 
     async def beat(self) -> list[str]:
         """Give a sign of life, look after the others; return the ids of operations that were taken over."""
