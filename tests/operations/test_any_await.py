@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def running_simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simu
 
 @pytest.fixture
 def simulator(running_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> SimulatorProcess:
-    monkeypatch.setattr(tasks, "ABSENCE", tasks.ABSENCE / 20)
+    monkeypatch.setattr(tasks, "ABSENCE", timedelta(seconds=0.2))
     monkeypatch.setattr(blocks, "BLOCK", 2)
     reset(running_simulator, cft_page_entries=1)
     return running_simulator

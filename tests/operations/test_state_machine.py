@@ -1,0 +1,439 @@
+"""Operations under all that may happen to them, in any order: hypothesis chooses it, and looks for the shortest story.
+
+The real engine in this process, the real catalog on both stores, the real simulator. A crash closes everything without
+a good-bye; the next start has the same name, or another one and takes over. Time passes only while a rule runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.operations.harness import (
+    KEY,
+    LIMITS,
+    SYSTEM,
+    Died,
+    Job,
+    Life,
+    QuickClock,
+    World,
+    add_system,
+    make_task,
+    reset,
+)
+
+from snapkeep.catalog.catalog import Catalog, open_catalog
+from snapkeep.catalog.records import ChangeListState, ExportState, OperationRecord, OperationState
+from snapkeep.model.errors import Busy, Conflict, NotFound
+from snapkeep.model.exports import AccessMode, BackupHost
+from snapkeep.operations import engine as engine_module
+from snapkeep.operations.engine import WorkerSettings, engine_url
+from snapkeep.operations.open import Opened, OperationsSettings, open_operations
+from snapkeep.operations.service import Requester
+from snapkeep.plugins.nutanix_files import tasks
+from snapkeep.simulators.kit.process import SimulatorProcess
+
+T = TypeVar("T")
+
+END_SECONDS = 30.0
+"""Within which everything must have ended, once nothing goes wrong any more."""
+
+BY = Requester("test")
+PICK = st.integers(0, 9)
+
+
+class Server:
+    """What `snapkeep serve` is made of; it can crash, and be started under another name."""
+
+    def __init__(self, url: str, engine: sa.URL) -> None:
+        self._url, self._engine = url, engine
+        self._stack = AsyncExitStack()
+        self.opened: Opened | None = None
+        self.name = "one"
+
+    async def start(self, name: str) -> None:
+        self.name = name
+        worker = WorkerSettings(name=name, takeover_seconds=0.4)
+        catalog = await self._stack.enter_async_context(open_catalog(self._url, KEY))
+        self.opened = await self._stack.enter_async_context(
+            open_operations(
+                catalog,
+                OperationsSettings(engine=self._engine, worker=worker, limits=LIMITS),
+                clock=QuickClock(),
+                on_failure=_fail,
+            )
+        )
+
+    async def crash(self) -> None:
+        """Stop everything where it is, without leaving."""
+        self.opened = None
+        for task in engine_module._Registered.tasks:
+            task.cancel()
+        with suppress(Died):
+            await self._stack.__aexit__(Died, Died(), None)
+        self._stack = AsyncExitStack()
+
+    async def stop(self) -> None:
+        self.opened = None
+        await self._stack.aclose()
+
+
+def _fail(error: Exception) -> None:
+    raise AssertionError("the worker gave up") from error
+
+
+class Operations(RuleBasedStateMachine):
+    """Asks, interrupts, breaks; then everything must end, and system and catalog must be as the operations say."""
+
+    simulator: ClassVar[SimulatorProcess]
+    url: ClassVar[str]
+    engine: ClassVar[sa.URL]
+    loop: ClassVar[asyncio.Runner]
+
+    # -- the frame ---------------------------------------------------------------------------------------------------
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = AsyncExitStack()
+        self.server = Server(self.url, self.engine)
+        self.sleeper: tuple[Life, asyncio.Task[bool]] | None = None
+        self.was_asked_to_sleep = False  # whether it did is a matter of time, which hypothesis must not see
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.created = 0
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        reset(self.simulator, task_seconds=0.1, cft_seconds=0.1)
+        self.run(self._begin())
+
+    async def _begin(self) -> None:
+        """A look from outside goes on when the server does not; then the server, and a discovery."""
+        catalog = await self.stack.enter_async_context(open_catalog(self.url, KEY))
+        for system in await catalog.systems.find():
+            await catalog.systems.remove(system.id)
+        await add_system(catalog, self.simulator, QuickClock())
+        self.system_id = (await catalog.systems.get(SYSTEM)).id
+        self.world = World(self.simulator, catalog)
+        await self.server.start("one")
+        await self._ask(self._discover)
+        await self._all_ended()
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "world"):
+                self.settle()
+        finally:
+            self.run(self._close())
+
+    async def _close(self) -> None:
+        await self._wake()
+        if self.server.opened is not None:
+            await self.server.stop()
+        if hasattr(self, "world"):
+            await self.world.connections.close_all()
+        await self.stack.aclose()
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.world.catalog
+
+    def is_up(self) -> bool:
+        return self.server.opened is not None
+
+    def is_down(self) -> bool:
+        return not self.is_up()
+
+    async def _ask(self, question: Callable[[Any], Coroutine[Any, Any, object]]) -> None:
+        """Ask the service; it may refuse."""
+        assert self.server.opened is not None
+        with suppress(Busy, Conflict, NotFound):
+            await question(self.server.opened.operations)
+
+    async def _all(self) -> list[OperationRecord]:
+        found = await self.catalog.operations.find(system=SYSTEM, limit=1000)
+        return [item for item in found if item.system_id == self.system_id]  # those of a removed system are kept
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+    async def _discover(self, service: Any) -> None:
+        await service.discover(await self.catalog.systems.get(SYSTEM), BY)
+
+    @precondition(is_up)
+    @rule(named=st.booleans())
+    def create(self, named: bool) -> None:
+        self.created += 1
+
+        async def ask(service: Any) -> None:
+            await service.create(await self.world.asset(), f"chosen-{self.created}" if named else None, BY)
+
+        self.run(self._ask(ask))
+
+    @precondition(is_up)
+    @rule(kind=st.sampled_from(["delete", "export", "export", "diff"]), which=PICK, host=st.integers(1, 2))
+    def use(self, kind: str, which: int, host: int) -> None:
+        """Something that needs a snapshot."""
+
+        async def ask(service: Any) -> None:
+            asset = await self.world.asset()
+            if not (found := await self.catalog.inventory.snapshots(asset_id=asset.id)):
+                return
+            snapshot = found[which % len(found)]
+            match kind:
+                case "delete":
+                    await service.delete(snapshot, BY)
+                case "export":
+                    to = BackupHost(name=f"host{host}", address=f"10.0.0.{host}")
+                    await service.export(snapshot, to, AccessMode.READ_ONLY, BY)
+                case "diff":
+                    await service.diff(asset, None, snapshot, BY)
+
+        self.run(self._ask(ask))
+
+    @precondition(is_up)
+    @rule(which=PICK)
+    def deport(self, which: int) -> None:
+        async def ask(service: Any) -> None:
+            if found := await self.catalog.exports.find():
+                await service.deport(found[which % len(found)], BY)
+
+        self.run(self._ask(ask))
+
+    @precondition(is_up)
+    @rule()
+    def discover(self) -> None:
+        self.run(self._ask(self._discover))
+
+    # -- interrupting ------------------------------------------------------------------------------------------------
+    @precondition(is_up)
+    @rule(verb=st.sampled_from(["cancel", "cancel", "pause", "resume", "retry"]), which=PICK)
+    def interrupt(self, verb: str, which: int) -> None:
+        async def ask(service: Any) -> None:
+            operations = [item for item in await self._all() if item.state.ended == (verb == "retry")]
+            if operations:
+                operation = operations[which % len(operations)]
+                await (service.retry(operation, BY) if verb == "retry" else getattr(service, verb)(operation))
+
+        self.run(self._ask(ask))
+
+    # -- breaking ----------------------------------------------------------------------------------------------------
+    @rule(tenths=st.integers(0, 4))
+    def time_passes(self, tenths: int) -> None:
+        self.run(asyncio.sleep(tenths / 10 + 0.02))
+
+    @precondition(is_up)
+    @rule()
+    def crash(self) -> None:
+        self.run(self.server.crash())
+
+    @precondition(is_down)
+    @rule(other=st.booleans())
+    def start(self, other: bool) -> None:
+        names = {"one": "two", "two": "one"}
+        self.run(self.server.start(names[self.server.name] if other else self.server.name))
+
+    @precondition(lambda self: self.is_down() and not self.was_asked_to_sleep)
+    @rule(which=PICK, at=st.integers(1, 60))
+    def falls_asleep(self, which: int, at: int) -> None:
+        """A worker begins a step, and sleeps in the middle of it, until others have long taken over.
+
+        Not export and deport: what it sends to the system when it wakes cannot be refused there.
+        """
+        self.was_asked_to_sleep = True
+
+        async def sleep() -> None:
+            kinds = {"create", "delete", "diff", "discover"}
+            found = [item for item in await self._all() if item.state in {"queued", "running"} and item.kind in kinds]
+            found = [item for item in found if item.exclusive is None or item.turn]
+            if found:
+                item = found[which % len(found)]
+                life = Life(sleeps_at=at, may_sleep=lambda: not self.world.holds_locks())
+                work = asyncio.create_task(self.world.run(Job(item.id, item.generation), life))
+                if await life.falls_asleep(work):
+                    self.sleeper = life, work
+
+        self.run(sleep())
+
+    @precondition(lambda self: self.was_asked_to_sleep)
+    @rule()
+    def wakes(self) -> None:
+        self.was_asked_to_sleep = False
+        self.run(self._wake())
+
+    async def _wake(self) -> None:
+        if self.sleeper is not None:
+            life, work = self.sleeper
+            self.sleeper = None
+            life.wake()
+            await asyncio.wait_for(work, END_SECONDS)
+
+    @rule(tenths=st.integers(1, 5))
+    def system_is_away(self, tenths: int) -> None:
+        fault = {"action": "status", "status": 503, "lasting": tenths / 10, "times": None}
+        self.simulator.control("POST", "/faults", fault)
+
+    @rule(method=st.sampled_from(["POST", "PUT", "DELETE", "GET"]))
+    def answer_is_lost(self, method: str) -> None:
+        """The next request of this kind acts, and nobody hears of it."""
+        self.simulator.control("POST", "/faults", {"action": "reset", "after_effect": True, "method": method})
+
+    # -- what must be true -------------------------------------------------------------------------------------------
+    @invariant()
+    def turns_are_kept(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        found = self.run(self._all())
+        running = Counter(item.exclusive for item in found if item.exclusive and item.state == "running")
+        assert all(count == 1 for count in running.values()), found
+        for item in found:
+            assert item.turn is None or not item.state.ended, item
+            assert (item.attempt, item.generation) >= (0, 0)
+            before = self.seen.get(item.id, (0, 0))
+            assert item.attempt >= before[0], item
+            assert item.generation >= before[1], item
+            self.seen[item.id] = item.attempt, item.generation
+
+    @rule()
+    def settle(self) -> None:
+        """Let everything end; then look."""
+        self.simulator.control("DELETE", "/faults")
+        if self.is_down():
+            self.start(other=True)
+        self.wakes()
+        self.run(self._all_ended())
+        self.run(self._judge())
+
+    async def _all_ended(self) -> None:
+        end = asyncio.get_running_loop().time() + END_SECONDS
+        while left := [item for item in await self._all() if not item.state.ended]:
+            for item in left:
+                if item.state is OperationState.PAUSED or item.pause_requested:
+                    await self._ask(_resuming(item))
+            assert asyncio.get_running_loop().time() < end, left
+            await asyncio.sleep(0.05)
+
+    async def _judge(self) -> None:
+        operations = await self._all()
+        note(f"the operations: {_brief(operations)}")
+        for item in operations:
+            code = (item.error or {}).get("code")
+            assert item.state != "failed" or code in {"conflict", "not_found", "busy", "base_missing"}, item.error
+        await self._judge_snapshots(operations)
+        await self._judge_exports(operations)
+        await self._judge_change_lists(operations)
+
+    async def _judge_snapshots(self, operations: list[OperationRecord]) -> None:
+        there = Counter(await self.world.names())
+        expected: Counter[str] = Counter()
+        possible: Counter[str] = Counter()
+        deleted: dict[str, str] = {}
+        for item in operations:
+            if item.kind == "create" and item.state == "succeeded":
+                expected[item.request["name"]] += 1
+            elif item.kind == "create" and item.error and "may_exist" in item.error["details"]:
+                possible[item.request["name"]] += 1
+            elif item.kind == "delete" and item.state == "succeeded":
+                snapshot = await self.catalog.inventory.snapshot(item.request["snapshot_id"])
+                assert snapshot.gone_at is not None
+                deleted[snapshot.id] = snapshot.snapshot.name
+        expected.subtract(deleted.values())
+        for name in there.keys() | expected.keys():
+            assert expected[name] <= there[name] <= max(1, expected[name] + possible[name]), (
+                name,
+                expected[name],
+                there[name],
+            )
+            assert there[name] <= expected[name] + possible[name], (name, expected[name], there[name])
+        asset = await self.world.asset()
+        known = {item.snapshot.name for item in await self.catalog.inventory.snapshots(asset_id=asset.id)}
+        assert {name for name, count in expected.items() if count} <= known
+
+    async def _judge_exports(self, operations: list[OperationRecord]) -> None:
+        exports = await self.catalog.exports.find(ended=True)
+        in_force = {item.export.host.address for item in exports if item.state is not ExportState.ENDED}
+        access = [item["client"] for item in (await self.world.control("GET", "/access"))["access"]]
+        assert sorted(access) == sorted(in_force)
+        for record in exports:
+            done = [item for item in operations if item.state == "succeeded" and _concerns(item, record)]
+            last = max(done, key=lambda item: str(item.ended_at), default=None)
+            wanted = ExportState.ACTIVE if last is not None and last.kind == "export" else ExportState.ENDED
+            assert record.state is wanted, record
+
+    async def _judge_change_lists(self, operations: list[OperationRecord]) -> None:
+        for item in operations:
+            if item.kind == "diff":
+                try:
+                    state = (await self.catalog.change_lists.get(item.id)).state
+                except NotFound:
+                    assert item.state != "succeeded", item
+                else:
+                    assert (state is ChangeListState.COMPLETE) == (item.state == "succeeded"), item
+                    assert state is not ChangeListState.COMPUTING, item
+
+
+def _resuming(operation: OperationRecord) -> Callable[[Any], Coroutine[Any, Any, object]]:
+    async def resume(service: Any) -> None:
+        await service.resume(operation)
+
+    return resume
+
+
+def _brief(operations: list[OperationRecord]) -> str:
+    return "".join(
+        f"\n{item.created_at:%S.%f} {item.kind} {item.state} attempt {item.attempt} generation {item.generation} "
+        f"{item.request} {(item.error or {}).get('code')} {(item.error or {}).get('details')}"
+        for item in reversed(operations)
+    )
+
+
+def _concerns(operation: OperationRecord, record: Any) -> bool:
+    if operation.kind == "deport":
+        return bool(operation.request["export_id"] == record.id)
+    return operation.kind == "export" and (
+        operation.request["snapshot_id"],
+        operation.request["host"]["address"],
+    ) == (record.snapshot_id, record.export.host.address)
+
+
+@pytest.fixture
+def machine(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Operations]]:
+    monkeypatch.setattr(tasks, "ABSENCE", timedelta(seconds=0.2))
+    with SimulatorProcess(tmp_path / "simulator", arguments=["--http"]) as simulator, asyncio.Runner() as loop:
+        loop.get_loop().set_task_factory(make_task)
+        Operations.loop = loop
+        Operations.simulator, Operations.url = simulator, database_url
+        Operations.engine = engine_url(sa.make_url(database_url), tmp_path / "engine.sqlite")
+        yield Operations
+
+
+def test_whatever_happens(machine: type[Operations]) -> None:
+    """Derandomised: the same stories each time. A failure prints the shortest one, and how to play it again."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=8,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            print_blob=True,
+        ),
+    )
