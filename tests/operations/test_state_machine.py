@@ -1,15 +1,16 @@
 """Operations under all that may happen to them, in any order: hypothesis chooses it, and looks for the shortest story.
 
 The real engine in this process, the real catalog on both stores, the real simulator. A crash closes everything without
-a good-bye; the next start has the same name, or another one and takes over. Time passes only while a rule runs.
+a good-bye; the next start has the same name, or another one and takes over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -106,7 +107,7 @@ class Operations(RuleBasedStateMachine):
     simulator: ClassVar[SimulatorProcess]
     url: ClassVar[str]
     engine: ClassVar[sa.URL]
-    loop: ClassVar[asyncio.Runner]
+    loop: ClassVar[asyncio.AbstractEventLoop]
 
     # -- the frame ---------------------------------------------------------------------------------------------------
     def __init__(self) -> None:
@@ -119,7 +120,7 @@ class Operations(RuleBasedStateMachine):
         self.created = 0
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run(work)
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
 
     @initialize()
     def begin(self) -> None:
@@ -413,17 +414,32 @@ def _concerns(operation: OperationRecord, record: Any) -> bool:
     ) == (record.snapshot_id, record.export.host.address)
 
 
+@contextmanager
+def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop in a thread of its own: the engine uses another one as soon as this one stands still."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        loop.set_task_factory(make_task)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+
 @pytest.fixture
 def machine(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Operations]]:
     monkeypatch.setattr(tasks, "ABSENCE", timedelta(seconds=0.2))
-    with SimulatorProcess(tmp_path / "simulator", arguments=["--http"]) as simulator, asyncio.Runner() as loop:
-        loop.get_loop().set_task_factory(make_task)
+    with SimulatorProcess(tmp_path / "simulator", arguments=["--http"]) as simulator, running_loop() as loop:
         Operations.loop = loop
         Operations.simulator, Operations.url = simulator, database_url
         Operations.engine = engine_url(sa.make_url(database_url), tmp_path / "engine.sqlite")
         yield Operations
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a crash closes no connections
 def test_whatever_happens(machine: type[Operations]) -> None:
     """Derandomised: the same stories each time. A failure prints the shortest one, and how to play it again."""
     run_state_machine_as_test(

@@ -218,6 +218,12 @@ def test_an_operation_waits_for_its_own_queue_when_its_only_worker_dies(several:
     several.add_worker("d3", SNAPKEEP_QUEUES="dmz,default")
     assert several.wait(operation)["worker"] == "d3"
     assert len(several.vendor_snapshots()) == 1
+
+    def looked_at_after_the_crash() -> bool:
+        found = several.rest.request("GET", "/operations", params={"system": "far"})["data"]
+        return any(item["kind"] == "reconcile" and item["ended_at"] for item in found)
+
+    until(looked_at_after_the_crash, 20)
     assert several.workers.pop("d3").end(signal.SIGTERM) == 0
     del several.workers["d2"]
 

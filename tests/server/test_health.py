@@ -116,7 +116,9 @@ async def test_a_database_that_hangs_or_is_gone_is_told_in_time(postgres: Postgr
             asked = await asyncio.gather(*(health.checks() for _ in range(50)))
             assert time.monotonic() - began < WAIT_SECONDS + 0.5
             assert all(not answer["database"] and not answer["worker"] and answer["engine"] for answer in asked)
-            assert catalog.database.connect().engine.pool.status().count("Checked out connections: 2"), "waiters pile up"
+            assert catalog.database.connect().engine.pool.status().count("Checked out connections: 2"), (
+                "waiters pile up"
+            )
         finally:
             for pid in reversed(frozen):
                 os.kill(pid, signal.SIGCONT)

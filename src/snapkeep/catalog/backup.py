@@ -30,6 +30,7 @@ from sqlalchemy import (
     select,
     table,
     text,
+    update,
 )
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.types import NullType
@@ -39,6 +40,7 @@ from snapkeep.catalog.database import (
     State,
     address_of,
     connect_database,
+    database_clock,
     explained,
     explained_sqlite,
     head_revision,
@@ -51,8 +53,8 @@ from snapkeep.catalog.database import (
     require_ours,
     schema_of,
 )
-from snapkeep.catalog.tables import UtcDateTime
-from snapkeep.model.errors import Busy, Conflict, InvalidInput, LimitExceeded, NotFound
+from snapkeep.catalog.tables import UtcDateTime, operations
+from snapkeep.model.errors import Busy, Conflict, InvalidInput, LimitExceeded, NotFound, SnapkeepError
 
 Progress = Callable[[int, int], None]
 """Is told what is done and what there is in all: pages or rows."""
@@ -206,6 +208,7 @@ def _restore_sqlite(source: Connection, path: Path, progress: Progress) -> Copie
             migrate_sqlite(target)
             for name in NOT_RESTORED & set(_layout(target).tables):
                 target.execute(table(name).delete())
+            _end_what_must_not_be_repeated(target)
             rows = count_rows(target)
         return Copied(head_revision(), part.stat().st_size, rows)
 
@@ -217,7 +220,21 @@ def _restore_postgresql(target: Connection, source: Connection, address: str, pr
     migrate(target, str(schema_of(source).revision))
     copy_rows(source, target, _layout(source), progress, leave_out=NOT_RESTORED)
     migrate(target)
+    _end_what_must_not_be_repeated(target)
     return Copied(head_revision(), _postgresql_size(target), count_rows(target))
+
+
+def _end_what_must_not_be_repeated(target: Connection) -> None:
+    """Fail open operations that take data away: since the backup they may have been done, or thought better of."""
+    error = SnapkeepError(
+        "It had not ended when the backup of the catalog was made; it may have been done since",
+        next_step="Look at the system, and ask again if it is still wanted: `snapkeep operation retry`.",
+    )
+    target.execute(
+        update(operations)
+        .where(operations.c.ended_at.is_(None), operations.c.kind.in_(("restore", "clone", "delete")))
+        .values(state="failed", phase="failed", turn=None, error=error.to_dict(), ended_at=database_clock())
+    )
 
 
 def _not_empty(address: str) -> Conflict:

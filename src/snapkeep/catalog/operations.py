@@ -213,12 +213,20 @@ class Operations:
         return bool(parked.rowcount)
 
     async def change(
-        self, operation_id: str, states: Sequence[OperationState], only_generation: int | None = None, **values: Any
+        self,
+        operation_id: str,
+        states: Sequence[OperationState],
+        only_generation: int | None = None,
+        *,
+        unbegun: bool = False,
+        **values: Any,
     ) -> bool:
-        """Change an operation if it is in one of `states`, and of this generation; say whether it was."""
+        """Change an operation if it is in one of `states`, of this generation, `unbegun`; say whether it was."""
         condition = operations.c.id == operation_id
         if only_generation is not None:
             condition &= operations.c.generation == only_generation
+        if unbegun:
+            condition &= operations.c.attempt == 0
         statement = update(operations).where(condition, operations.c.state.in_([state.value for state in states]))
         async with self._database.single() as connection:
             return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
@@ -233,12 +241,16 @@ class Operations:
         )
         async with self._database.connect() as connection:
             row = (await connection.execute(waiting)).first()
-        try:
-            if row is None or not await self.change(row.id, [OperationState.QUEUED], turn=exclusive):
-                return None
-        except IntegrityError:  # another one has it: the index is unique
+        if row is None:
             return None
-        return OpenOperation(*row)
+        held = select(_holders.c.id).where(_holders.c.turn == exclusive).exists()
+        free = (operations.c.id == row.id) & (operations.c.state == OperationState.QUEUED.value) & ~held
+        try:
+            async with self._database.single() as connection:
+                taken = await connection.execute(update(operations).where(free).values(turn=exclusive))
+        except IntegrityError:  # another one took it in the same moment: the index is unique
+            return None
+        return OpenOperation(*row) if taken.rowcount else None
 
     async def holder(self, exclusive: str) -> OperationRecord | None:
         """Return the operation whose turn it is."""
@@ -262,6 +274,8 @@ def _open_query() -> Select[Any]:
         operations.c.turn,
     )
 
+
+_holders = operations.alias("holders")
 
 _SIGNALS = (operations.c.cancel_requested, operations.c.pause_requested)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class Where:
 
         os.umask(0o077)  # everything made here is for the owner alone
         return ServerSettings.read(data_dir=self.data_dir, database_url_file=self.database_url_file)
+
+    @property
+    def options(self) -> str:
+        """The options that lead to the same database, as one would type them."""
+        given = {"--data-dir": self.data_dir, "--database-url-file": self.database_url_file}
+        return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
 
 
 HERE = Where()
@@ -128,7 +135,9 @@ def restore(file: Path, /, *, where: Where = HERE) -> None:
         made,
         {"address": address_of(url), "secret_key": str(key), "secret_key_present": key.exists()},
         f"Restored {file} to {address_of(url)}",
-        "Next: snapkeep serve" if key.exists() else f"Next: copy the secret key of that installation to {key}",
+        f"Next: snapkeep serve{where.options}"
+        if key.exists()
+        else f"Next: copy the secret key of that installation to {key}",
     )
 
 

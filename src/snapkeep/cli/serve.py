@@ -11,6 +11,7 @@ from snapkeep.cli.options import DEFAULT, Common
 
 DataDirectory = Annotated[Path | None, Parameter(env_var="SNAPKEEP_DATA_DIR")]
 DatabaseUrlFile = Annotated[Path | None, Parameter(env_var="SNAPKEEP_DATABASE_URL_FILE")]
+SecretKeyFile = Annotated[Path | None, Parameter(env_var="SNAPKEEP_SECRET_KEY_FILE")]
 Queues = Annotated[str | None, Parameter(env_var="SNAPKEEP_QUEUES")]
 LogFormat = Annotated[Literal["text", "json"] | None, Parameter(env_var="SNAPKEEP_LOG_FORMAT")]
 
@@ -23,6 +24,7 @@ def serve(
     host: Annotated[str | None, Parameter(env_var="SNAPKEEP_HOST")] = None,
     port: Annotated[int | None, Parameter(env_var="SNAPKEEP_PORT")] = None,
     database_url_file: DatabaseUrlFile = None,
+    secret_key_file: SecretKeyFile = None,
     name: str | None = None,
     queues: Queues = None,
     work: Annotated[bool | None, Parameter(env_var="SNAPKEEP_WORK", negative="--no-work")] = None,
@@ -43,6 +45,8 @@ def serve(
         TCP port to listen on, 0 for a free one; default: 8420.
     database_url_file
         File whose first line is the URL of a PostgreSQL database; default: SQLite in the data directory.
+    secret_key_file
+        The secret key; default: secret.key in the data directory.
     name
         Name of the server among the workers; default: serve.
     queues
@@ -61,6 +65,7 @@ def serve(
             host=host,
             port=port,
             database_url_file=database_url_file,
+            secret_key_file=secret_key_file,
             name=name,
             queues=queues,
             work=work,
@@ -76,7 +81,7 @@ def run_worker(
     queues: Queues = None,
     data_dir: DataDirectory = None,
     database_url_file: DatabaseUrlFile = None,
-    secret_key_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_SECRET_KEY_FILE")] = None,
+    secret_key_file: SecretKeyFile = None,
     metrics_port: Annotated[int | None, Parameter(env_var="SNAPKEEP_METRICS_PORT")] = None,
     log_format: LogFormat = None,
 ) -> None:

@@ -24,7 +24,9 @@ def follow(common: Common, rest: Any, operation: Json, *, wait: bool, title: str
             output.print_json(operation)
         else:
             output.console.print(
-                f"{operation['kind']} {operation['target']}: operation {operation['id']}", markup=False
+                f"{operation['kind']} {output.printable(operation['target'])}: operation {operation['id']}",
+                markup=False,
+                soft_wrap=True,
             )
         raise SystemExit(0)
     begin = operation["id"][:8]

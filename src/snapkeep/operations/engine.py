@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 
 APPLICATION_VERSION = "2"
-"""Changed on purpose, when the steps change so that running operations could not go on. Those are begun anew."""
+"""A number, raised on purpose when the steps change so that running operations could not go on: they begin anew."""
 
 POLLING_SECONDS = 0.1
 """How often a queue is looked at: the longest wait before an operation begins."""
@@ -176,7 +176,7 @@ class Engine:
             for status in await DBOS.list_workflows_async(
                 workflow_ids=list(chunk), load_input=False, load_output=False
             ):
-                outdated = status.app_version not in {None, APPLICATION_VERSION}  # nobody takes it any more
+                outdated = int(status.app_version or 0) < int(APPLICATION_VERSION)  # its steps are not ours any more
                 if outdated and status.status in _UNFINISHED:
                     await DBOS.cancel_workflow_async(status.workflow_id)
                 found[status.workflow_id] = outdated or status.status not in _UNFINISHED

@@ -60,13 +60,19 @@ class Membership:
                 raise
             log.warning("the database is away; the others are not told of the end", reason=str(error))
 
-    async def beat(self) -> list[str]:
-        """Give a sign of life, look after the others; return the ids of operations that were taken over."""
+    async def beat(self) -> None:
+        """Give a sign of life. Raises Conflict when the name is somebody else's now."""
         if not await self._catalog.workers.beat(self._settings.name, self._incarnation):
             await self._return_to_life()
-        taken = await self._engine.rescue_stranded()
-        for operation_id in taken:
+
+    async def rescue(self) -> None:
+        """Put back what is ours by name, but runs nowhere."""
+        for operation_id in await self._engine.rescue_stranded():
             log.warning("operation ran nowhere; it goes on", operation=operation_id, worker=self._settings.name)
+
+    async def look_after_others(self) -> list[str]:
+        """Take over what dead workers, and those that left, have not ended; return what the dead ones had begun."""
+        taken: list[str] = []
         workers = await self._catalog.workers.find()
         self._forget_after_a_gap()
         for worker in workers:

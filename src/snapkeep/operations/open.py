@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import sqlalchemy as sa
+import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.operations.clock import Clock
@@ -20,6 +21,8 @@ from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import Runner
 from snapkeep.operations.service import Operations
 from snapkeep.operations.upkeep import Upkeep
+
+log = structlog.get_logger(__name__)
 
 SWITCH_SECONDS = 0.0005
 """How long a thread of the engine may keep the loop from the interpreter; Python's own 5 ms add up with every hop."""
@@ -76,6 +79,7 @@ async def open_operations(
             async with upkeep.running(on_failure):
                 yield Opened(operations, connections, engine, membership)
             await dispatcher.settle()
+            log.info("leaving; what is under way goes on elsewhere, or at the next start", worker=settings.worker.name)
         await membership.leave()
     finally:
         await connections.close_all()

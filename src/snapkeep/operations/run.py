@@ -174,6 +174,15 @@ class Run:
                 task.cancel()
                 await asyncio.wait({task}, timeout=CANCEL_SECONDS)
 
+    async def persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until the system answers, as long as an outage may last. Raises what `call` and the answer raise."""
+        outage = Outage(self)
+        while True:
+            try:
+                return await self.call(ask())
+            except Unavailable as error:
+                await outage.wait_or_raise(error)
+
     async def each(self, items: AsyncIterator[T]) -> AsyncIterator[T]:
         """Yield what a plug-in yields; the way to each item is one `call`."""
         try:

@@ -74,7 +74,7 @@ class Operations:
         if known := await self._known(by):
             return known
         for operation in await self._catalog.operations.unended(system.name):
-            if operation.kind == "discover":
+            if operation.kind == "discover" and operation.state is not OperationState.PAUSED:
                 return operation
         return await self._submit("discover", system, system.name, {}, by)
 
@@ -83,7 +83,8 @@ class Operations:
         if known := await self._known(by):
             return known
         for operation in await self._catalog.operations.unended(system.name):
-            if operation.kind == "reconcile" and operation.request == {"apply": apply}:
+            same = operation.kind == "reconcile" and operation.request == {"apply": apply}
+            if same and operation.state is not OperationState.PAUSED:
                 return operation
         return await self._submit("reconcile", system, system.name, {"apply": apply}, by)
 
@@ -201,23 +202,27 @@ class Operations:
     # -- life --------------------------------------------------------------------------------------------------------
     async def cancel(self, operation: OperationRecord) -> OperationRecord:
         """Ask for the end of an operation. Raises Conflict when it has ended or cannot be taken back any more."""
-        _require_open(operation, "cancel")
-        if operation.attempt and not HANDLERS[operation.kind].cancellable:
-            raise Conflict(
-                f"A {operation.kind} that has begun cannot be taken back",
-                next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
-            )
         operations = self._catalog.operations
-        cancelled = ended(OperationState.CANCELLED, self._clock.now())
-        if not operation.attempt and await operations.change(operation.id, _WAITING, **cancelled):
-            metrics.operation_ended(await operations.get(operation.id))
-            await self._dispatcher.pass_turn(operation)
-            return await operations.get(operation.id)
-        await operations.update(operation.id, cancel_requested=True)
-        now = await operations.get(operation.id)
-        if now.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
-            await self._go_on(now, cancel_requested=True)
-        return await operations.get(operation.id)
+        while True:  # until it was told in the state in which it is: it may begin, pause or end meanwhile
+            _require_open(operation, "cancel")
+            if not operation.attempt:
+                cancelled = ended(OperationState.CANCELLED, self._clock.now())
+                if await operations.change(operation.id, _WAITING, operation.generation, unbegun=True, **cancelled):
+                    metrics.operation_ended(await operations.get(operation.id))
+                    await self._dispatcher.pass_turn(operation)
+                    return await operations.get(operation.id)
+            elif not HANDLERS[operation.kind].cancellable:
+                raise Conflict(
+                    f"A {operation.kind} that has begun cannot be taken back",
+                    next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
+                )
+            elif operation.state is OperationState.PAUSED:  # it goes on, to undo what it has begun
+                await self._go_on(operation, cancel_requested=True)
+            else:
+                await operations.update(operation.id, cancel_requested=True)
+            operation = await operations.get(operation.id)
+            if operation.cancel_requested or operation.state.ended:
+                return operation
 
     async def pause(self, operation: OperationRecord) -> OperationRecord:
         """Hold an operation back until it is resumed. Raises Conflict when it has ended or is not ours to hold."""

@@ -21,6 +21,7 @@ from snapkeep.operations.service import Operations
 RENEW_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
 PURGE_SECONDS = 600.0
+RESCUE_SECONDS = 10.0
 JOBS_KEPT = timedelta(hours=1)
 WORKERS_KEPT = 86_400.0
 
@@ -53,7 +54,9 @@ class Upkeep:
     async def running(self, on_failure: Callable[[Exception], None]) -> AsyncIterator[None]:
         """Do the duties in the background; `on_failure` gets the reason when this worker must end."""
         duties = (
-            (self._beat, self._membership.pause),
+            (self._membership.beat, self._membership.pause),
+            (self._look_after_others, self._membership.pause),
+            (self._membership.rescue, max(RESCUE_SECONDS, self._membership.pause)),
             (self._operations.refresh_exports, RENEW_SECONDS),
             (self._dispatcher.sweep, SWEEP_SECONDS),
             (self._purge, PURGE_SECONDS),
@@ -69,21 +72,27 @@ class Upkeep:
     async def _again_and_again(
         self, duty: Callable[[], Awaitable[None]], pause: float, on_failure: Callable[[Exception], None]
     ) -> None:
+        away = False
         while True:
             try:
                 await duty()
+                if away:
+                    log.info("the database is back", duty=duty.__name__.strip("_"))
+                away = False
             except Conflict as error:
                 on_failure(error)
                 return
             except Exception as error:
                 if is_outage(error):
-                    log.warning("the database is away", duty=duty.__name__.strip("_"), reason=str(error))
+                    if not away:  # once, not every second
+                        log.warning("the database is away", duty=duty.__name__.strip("_"), reason=str(error))
+                    away = True
                 else:
                     log.exception("upkeep failed; it is tried again", duty=duty.__name__.strip("_"))
             await self._clock.sleep(pause)
 
-    async def _beat(self) -> None:
-        for system_id in await self._systems_of(await self._membership.beat()):
+    async def _look_after_others(self) -> None:
+        for system_id in await self._systems_of(await self._membership.look_after_others()):
             await self._operations.reconcile_after_crash(system_id)
 
     async def _systems_of(self, operation_ids: list[str]) -> set[str]:

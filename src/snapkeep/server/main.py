@@ -100,6 +100,7 @@ async def _opened(
 
     def must_end(error: Exception) -> None:
         failed.append(error)
+        leave_in_time(1)
         server.should_exit = True
 
     async with (

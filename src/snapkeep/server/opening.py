@@ -39,12 +39,12 @@ async def open_catalog_patiently(settings: ProcessSettings, key: bytes, clock: C
         yield catalog
 
 
-def leave_in_time() -> None:
+def leave_in_time(status: int = 0) -> None:
     """End the process after `LEAVE_SECONDS`, if it has not ended by then."""
 
     def end() -> None:
         log.error("the end took too long; what was under way goes on at the next start")
-        os._exit(0)
+        os._exit(status)
 
     timer = threading.Timer(LEAVE_SECONDS, end)
     timer.daemon = True

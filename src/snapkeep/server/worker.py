@@ -29,7 +29,7 @@ def run_worker(settings: WorkerProcessSettings) -> None:
     if settings.catalog_url().startswith("sqlite"):
         raise InvalidInput(
             "Workers share a catalog on PostgreSQL; on SQLite the server alone runs operations",
-            next_step="Set SNAPKEEP_DATABASE_URL, for the server too.",
+            next_step="Give --database-url-file (or SNAPKEEP_DATABASE_URL), to the server too.",
         )
     if not settings.queues:
         raise InvalidInput("A worker without queues would do nothing", next_step="Give it --queues.")
@@ -46,7 +46,7 @@ async def _work(settings: WorkerProcessSettings) -> None:
     def end(error: Exception | None = None) -> None:
         if error is not None:
             failed.append(error)
-        leave_in_time()
+        leave_in_time(1 if failed else 0)
         ended.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -104,7 +104,8 @@ async def _is_open(run: Run, row: str) -> bool:
 async def close(run: Run, row: str, export: Export) -> None:
     """Deport inside another operation."""
     role = played((await run.roles()).export, "export")
-    ticket = await role.start_deport(export, await other_exports(run, row), run.request_id("undo"))
+    others = await other_exports(run, row)
+    ticket = await run.persist(lambda: role.start_deport(export, others, run.request_id("undo")))
     await run.wait("closing", lambda: role.poll_deport(ticket))
     await run.catalog.exports.ended(row, run.clock.now())
 

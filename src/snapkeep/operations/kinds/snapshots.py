@@ -54,7 +54,7 @@ class CreateHandler(Handler):
             return
         await run.catalog.inventory.record_batch(run.operation.system_id, (), (made,), seen_by=run.operation.id)
         deleting = played((await run.roles()).delete, "delete")
-        deletion = await run.call(deleting.start_delete(asset.asset, made, run.request_id("undo")))
+        deletion = await run.persist(lambda: deleting.start_delete(asset.asset, made, run.request_id("undo")))
         await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
         if (known := await self._record(run, asset)) is not None:
             await run.catalog.inventory.mark_gone([known], run.clock.now())
@@ -64,7 +64,7 @@ class CreateHandler(Handler):
         if ticket is None:
             if not run.uncertain:
                 return None
-            ticket = await run.call(self.start(run))  # finds what an earlier call may have made
+            ticket = await run.persist(lambda: self.start(run))  # finds what an earlier call may have made
         creating = played((await run.roles()).create, "create")
         begun = ticket
         try:
