@@ -292,9 +292,10 @@ async def test_a_clock_that_jumps_ends_no_operation_and_time_that_passes_does(da
             await (await step()).check_cancel()
 
 
-async def look(worker: Membership) -> list[str]:
-    """Give a sign of life and look after the others; return what was taken over."""
-    return await worker.beat()
+async def look(member: Membership) -> list[str]:
+    """Do what a worker does again and again; return what it has taken over from the dead."""
+    await member.beat()
+    return await member.look_after_others()
 
 
 async def beats(catalog: Catalog, name: str, clock: Clock) -> Membership:
@@ -302,12 +303,6 @@ async def beats(catalog: Catalog, name: str, clock: Clock) -> Membership:
     await membership.join(alone=False)
     await look(membership)
     return membership
-
-
-async def look(member: Membership) -> list[str]:
-    """Do what a worker does again and again; return what it has taken over from the dead."""
-    await member.beat()
-    return await member.look_after_others()
 
 
 @pytest.mark.parametrize("shift", [-86_400, 86_400])
