@@ -320,6 +320,7 @@ class Operations(RuleBasedStateMachine):
             self.start(other=True)
         self.wakes()
         self.run(self._all_ended())
+        note(f"the operations: {_brief(self.run(self._all()))}")
         self.run(self._judge())
 
     async def _all_ended(self) -> None:
@@ -333,7 +334,6 @@ class Operations(RuleBasedStateMachine):
 
     async def _judge(self) -> None:
         operations = await self._all()
-        note(f"the operations: {_brief(operations)}")
         for item in operations:
             code = (item.error or {}).get("code")
             assert item.state != "failed" or code in {"conflict", "not_found", "busy", "base_missing"}, item.error
