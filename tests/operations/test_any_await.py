@@ -301,6 +301,40 @@ async def test_falls_asleep_at_any_await_and_is_taken_over(
         await sleeper.connections.close_all()
 
 
+@pytest.mark.parametrize("kind", CASES)
+async def test_wakes_at_any_await_while_another_worker_runs_it(
+    kind: str, database_url: str, simulator: SimulatorProcess
+) -> None:
+    """Both are in the middle of the same operation. The one that was taken over writes nothing any more.
+
+    It may take the operation back, when it wakes before it claims its next step: then the other one gives way.
+    """
+    async with opened(database_url, simulator) as world, open_catalog(database_url, KEY) as own:
+        sleeper = World(simulator, own)
+        for at in awaits(kind, database_url, 8):
+            case = await CASES[kind](world)
+            first = Life(sleeps_at=at, may_sleep=lambda: not sleeper.holds_locks())
+            second = Life(sleeps_at=3 + at * 7 % 31, may_sleep=lambda: not world.holds_locks())
+            with told(f"{kind} fell asleep at await {at}, the other one at {second.sleeps_at}"):
+                sleeping = asyncio.create_task(sleeper.run(case.job, first))
+                if not await first.falls_asleep(sleeping):
+                    break
+                taken = replace(case.job)
+                taking = asyncio.create_task(world.run(taken, second))
+                await second.falls_asleep(taking)
+                before = await world.operation(taken)
+                first.wake()
+                await sleeping
+                after = await world.operation(taken)
+                if after.attempt == before.attempt:
+                    assert after == before, "what was taken over has written"
+                second.wake()
+                await taking
+                assert case.job.over or taken.over or await world.run(taken)
+                assert (await judge(world, case)).state == "succeeded"
+        await sleeper.connections.close_all()
+
+
 def test_dies_again_and_again(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Several deaths, with a cancel somewhere between them or none."""
     kinds = st.sampled_from(sorted(CASES))
