@@ -53,9 +53,16 @@ class Where:
 
     @property
     def options(self) -> str:
-        """The options that lead to the same database, as one would type them."""
-        given = {"--data-dir": self.data_dir, "--database-url-file": self.database_url_file}
-        return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items() if value is not None)
+        """The options that lead to the same database, as one would type them; the environment says the rest."""
+        given = {
+            "--data-dir": (self.data_dir, "SNAPKEEP_DATA_DIR"),
+            "--database-url-file": (self.database_url_file, "SNAPKEEP_DATABASE_URL_FILE"),
+        }
+        return "".join(
+            f" {name} {shlex.quote(str(value))}"
+            for name, (value, variable) in given.items()
+            if value is not None and str(value) != os.environ.get(variable)
+        )
 
 
 HERE = Where()

@@ -303,6 +303,8 @@ class Operations:
 
     async def explain(self, operation: OperationRecord) -> str:
         """Return the phase of an operation; of one that waits, what it waits for."""
+        if operation.state is OperationState.RUNNING and operation.queue not in await self.served_queues():
+            return f"begun; to go on, it waits for a worker that serves the queue {operation.queue!r}"
         if operation.state is not OperationState.QUEUED:
             return operation.phase
         if operation.exclusive and not operation.turn:
