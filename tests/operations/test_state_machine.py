@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from tests.operations.harness import (
     KEY,
     LIMITS,
+    SHARE,
     SYSTEM,
     Died,
     Job,
@@ -135,9 +136,12 @@ class Operations(RuleBasedStateMachine):
         await add_system(catalog, self.simulator, QuickClock())
         self.system_id = (await catalog.systems.get(SYSTEM)).id
         self.world = World(self.simulator, catalog)
+        for name in ("given-1", "given-2"):
+            await self.world.control("POST", f"/file-servers/{SYSTEM}/shares/{SHARE}/snapshots", {"name": name})
         await self.server.start("one")
         await self._ask(self._discover)
         await self._all_ended()
+        self.watcher = asyncio.create_task(self._watch())
 
     def teardown(self) -> None:
         try:
@@ -148,6 +152,9 @@ class Operations(RuleBasedStateMachine):
 
     async def _close(self) -> None:
         await self._wake()
+        if hasattr(self, "watcher"):
+            self.watcher.cancel()
+            await asyncio.wait({self.watcher})
         if self.server.opened is not None:
             await self.server.stop()
         if hasattr(self, "world"):
@@ -208,6 +215,14 @@ class Operations(RuleBasedStateMachine):
                     await service.diff(asset, None, snapshot, BY)
 
         self.run(self._ask(ask))
+
+    @precondition(is_up)
+    @rule(which=PICK)
+    def crowd(self, which: int) -> None:
+        """Several that exclude each other, at once."""
+        self.use("export", which, 1)
+        self.use("export", which, 2)
+        self.use("delete", which + 1, 1)
 
     @precondition(is_up)
     @rule(which=PICK)
@@ -299,18 +314,22 @@ class Operations(RuleBasedStateMachine):
     # -- what must be true -------------------------------------------------------------------------------------------
     @invariant()
     def turns_are_kept(self) -> None:
-        if not hasattr(self, "world"):
-            return
-        found = self.run(self._all())
-        running = Counter(item.exclusive for item in found if item.exclusive and item.state == "running")
-        assert all(count == 1 for count in running.values()), found
-        for item in found:
-            assert item.turn is None or not item.state.ended, item
-            assert (item.attempt, item.generation) >= (0, 0)
-            before = self.seen.get(item.id, (0, 0))
-            assert item.attempt >= before[0], item
-            assert item.generation >= before[1], item
-            self.seen[item.id] = item.attempt, item.generation
+        if hasattr(self, "watcher") and self.watcher.done():
+            self.watcher.result()
+
+    async def _watch(self) -> None:
+        """Look all the time: one exclusive operation at once, and nothing goes backwards."""
+        while True:
+            found = await self._all()
+            running = Counter(item.exclusive for item in found if item.exclusive and item.state == "running")
+            assert all(count == 1 for count in running.values()), _brief(found)
+            for item in found:
+                assert item.turn is None or not item.state.ended, item
+                before = self.seen.get(item.id, (0, 0))
+                assert item.attempt >= before[0], item
+                assert item.generation >= before[1], item
+                self.seen[item.id] = item.attempt, item.generation
+            await asyncio.sleep(0.02)
 
     @rule()
     def settle(self) -> None:
@@ -322,6 +341,7 @@ class Operations(RuleBasedStateMachine):
         self.run(self._all_ended())
         note(f"the operations: {_brief(self.run(self._all()))}")
         self.run(self._judge())
+        self.turns_are_kept()
 
     async def _all_ended(self) -> None:
         end = asyncio.get_running_loop().time() + END_SECONDS
@@ -343,7 +363,7 @@ class Operations(RuleBasedStateMachine):
 
     async def _judge_snapshots(self, operations: list[OperationRecord]) -> None:
         there = Counter(await self.world.names())
-        expected: Counter[str] = Counter()
+        expected: Counter[str] = Counter(["given-1", "given-2"])
         possible: Counter[str] = Counter()
         deleted: dict[str, str] = {}
         for item in operations:
@@ -448,7 +468,7 @@ def test_whatever_happens(machine: type[Operations]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8,
+            max_examples=5,
             phases=[Phase.generate],
             stateful_step_count=25,
             deadline=None,
