@@ -243,7 +243,7 @@ LAST = 15
 
 def awaits(kind: str, database_url: str, part: int) -> range:
     """The awaits to try: each one of `part`, each time others for each kind; all where SNAPKEEP_EVERY_AWAIT is set."""
-    step = 1 if os.environ.get("SNAPKEEP_EVERY_AWAIT") else part if database_url.startswith("sqlite") else part * 4
+    step = 1 if os.environ.get("SNAPKEEP_EVERY_AWAIT") else part if database_url.startswith("sqlite") else part * 6
     return range(1 + len(kind) % step, 1000, step)
 
 

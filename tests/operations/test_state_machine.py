@@ -260,6 +260,14 @@ class Operations(RuleBasedStateMachine):
     def crash(self) -> None:
         self.run(self.server.crash())
 
+    @precondition(is_up)
+    @rule(hundredths=st.integers(0, 15), which=PICK, named=st.booleans())
+    def crash_at_work(self, hundredths: int, which: int, named: bool) -> None:
+        self.create(named)
+        self.use("export", which, 1)
+        self.run(asyncio.sleep(hundredths / 100))
+        self.run(self.server.crash())
+
     @precondition(is_down)
     @rule(other=st.booleans())
     def start(self, other: bool) -> None:
