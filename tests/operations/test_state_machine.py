@@ -46,7 +46,6 @@ from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.records import ChangeListState, ExportState, OperationRecord, OperationState
 from snapkeep.model.errors import Busy, Conflict, NotFound
 from snapkeep.model.exports import AccessMode, BackupHost
-from snapkeep.operations import engine as engine_module
 from snapkeep.operations.engine import WorkerSettings, engine_url
 from snapkeep.operations.open import Opened, OperationsSettings, open_operations
 from snapkeep.operations.service import Requester
@@ -85,10 +84,8 @@ class Server:
         )
 
     async def crash(self) -> None:
-        """Stop everything where it is, without leaving."""
+        """Stop everything without leaving, first the engine: it records nothing of what then dies."""
         self.opened = None
-        for task in engine_module._Registered.tasks:
-            task.cancel()
         with suppress(Died):
             await self._stack.__aexit__(Died, Died(), None)
         self._stack = AsyncExitStack()
@@ -125,7 +122,7 @@ class Operations(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        reset(self.simulator, task_seconds=0.1, cft_seconds=0.1)
+        reset(self.simulator, task_seconds=0.3, cft_seconds=0.3)
         self.run(self._begin())
 
     async def _begin(self) -> None:
