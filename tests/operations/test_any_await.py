@@ -243,14 +243,14 @@ LAST = 15
 
 def awaits(kind: str, database_url: str, part: int) -> range:
     """The awaits to try: each one of `part`, each time others for each kind; all where SNAPKEEP_EVERY_AWAIT is set."""
-    step = 1 if os.environ.get("SNAPKEEP_EVERY_AWAIT") else part if database_url.startswith("sqlite") else part * 6
+    step = 1 if os.environ.get("SNAPKEEP_EVERY_AWAIT") else part if database_url.startswith("sqlite") else part * 10
     return range(1 + len(kind) % step, 1000, step)
 
 
 @pytest.mark.parametrize("kind", CASES)
 async def test_dies_at_any_await(kind: str, database_url: str, simulator: SimulatorProcess) -> None:
     async with opened(database_url, simulator) as world:
-        for at in awaits(kind, database_url, 8):
+        for at in awaits(kind, database_url, 10):
             case, life = await CASES[kind](world), Life(dies_at=at)
             with told(f"{kind} died at await {at}"):
                 if not await world.run(case.job, life):
@@ -293,7 +293,7 @@ async def test_falls_asleep_at_any_await_and_is_taken_over(
     """It wakes when another worker has ended the operation, and goes on as if nothing had been."""
     async with opened(database_url, simulator) as world, open_catalog(database_url, KEY) as own:
         sleeper = World(simulator, own)
-        for at in awaits(kind, database_url, 16):
+        for at in awaits(kind, database_url, 24):
             case = await CASES[kind](world)
             life = Life(sleeps_at=at, may_sleep=lambda: not sleeper.holds_locks())
             with told(f"{kind} fell asleep at await {at}"):
@@ -318,7 +318,7 @@ async def test_wakes_at_any_await_while_another_worker_runs_it(
     """
     async with opened(database_url, simulator) as world, open_catalog(database_url, KEY) as own:
         sleeper = World(simulator, own)
-        for at in awaits(kind, database_url, 16):
+        for at in awaits(kind, database_url, 24):
             case = await CASES[kind](world)
             first = Life(sleeps_at=at, may_sleep=lambda: not sleeper.holds_locks())
             second = Life(sleeps_at=3 + at * 7 % 31, may_sleep=lambda: not world.holds_locks())
