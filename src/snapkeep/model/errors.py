@@ -15,6 +15,7 @@
     ├── LimitExceeded          free something     a quota or maximum is reached
     ├── BaseMissing            take a full        the base snapshot of a diff is gone
     ├── Incomplete             take a full        a list ended before its end
+    ├── Damaged                repair, or restore stored data is not what was written
     └── VendorError            read the reason    the system failed and said why
 
 The class says what the engine does next; `code` is stable and used by REST (problem+json), by the exit
@@ -221,6 +222,15 @@ class Incomplete(SnapkeepError):
     default_next_step = "Compute the diff again; take a full if it fails again."
 
 
+class Damaged(SnapkeepError):
+    """What was stored is not what was written: a repository's file does not match its checksum, or is missing."""
+
+    code = "damaged"
+    http_status = 500
+    exit_code = 17
+    default_next_step = "Check the whole repository with `snapkeep backup check --data`, and the storage below it."
+
+
 class VendorError(SnapkeepError):
     """The system failed, or answered outside its own contract; its reason is kept."""
 
@@ -234,7 +244,7 @@ ERRORS: Mapping[str, type[SnapkeepError]] = {
     error.code: error
     for error in (
         SnapkeepError, Unavailable, RateLimited, Timeout, InvalidInput, Unsupported, AuthenticationFailed,
-        PermissionDenied, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete, VendorError,
+        PermissionDenied, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete, Damaged, VendorError,
     )
 }  # fmt: skip
 """Every error by its stable code."""
