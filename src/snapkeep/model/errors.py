@@ -244,7 +244,8 @@ ERRORS: Mapping[str, type[SnapkeepError]] = {
     error.code: error
     for error in (
         SnapkeepError, Unavailable, RateLimited, Timeout, InvalidInput, Unsupported, AuthenticationFailed,
-        PermissionDenied, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete, Damaged, VendorError,
+        PermissionDenied, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete, Damaged,
+        VendorError,
     )
 }  # fmt: skip
 """Every error by its stable code."""
