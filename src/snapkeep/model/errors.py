@@ -227,7 +227,7 @@ class Damaged(SnapkeepError):
 
     code = "damaged"
     http_status = 500
-    exit_code = 17
+    exit_code = 19
     default_next_step = "Check the whole repository with `snapkeep backup check --data`, and the storage below it."
 
 
