@@ -7,24 +7,28 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
+from pydantic import SecretStr
 from tests.support.installation import Installation, Server, Worker, installed, until
 from tests.support.postgres import Postgres
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.model.errors import Timeout, Unavailable
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.engine import Engine, WorkerSettings
+from snapkeep.operations.engine import Engine, Work, WorkerSettings
 from snapkeep.operations.membership import Membership
+from snapkeep.operations.open import open_operations
 from snapkeep.operations.run import Limits, Run
 from snapkeep.operations.runner import Runner
+from snapkeep.server.opening import patiently
+from snapkeep.server.settings import WorkerProcessSettings
 
 Json = dict[str, Any]
 TAKEOVER = "3"
@@ -153,6 +157,35 @@ def test_a_database_that_is_away_at_the_start_is_waited_for_then_said(two: Insta
     two.server.until_ready()
     until(lambda: two.worker("w1")["state"] == "alive", 20)
     assert two.snapshot()["owned"]
+
+
+@pytest.mark.parametrize("opened", ["catalog", "membership"])
+async def test_a_database_that_dies_while_a_process_starts_is_waited_for(postgres: Postgres, opened: str) -> None:
+    postgresql_url = postgres.create_database()
+    settings = WorkerProcessSettings(database_url=SecretStr(postgresql_url), name="w1")
+    tries = 0
+
+    @asynccontextmanager
+    async def opener() -> AsyncIterator[str]:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            postgres.start()
+        operations = settings.operations("w1", ("default",), alone=False)
+        async with open_catalog(postgresql_url, bytes(32)) as catalog:
+            if tries == 1 and opened == "membership":  # what is next opens the engine's connections
+                await Membership(catalog, Engine(operations.worker), Clock(), operations.worker).join(alone=False)
+                postgres.kill()
+                async with Engine(operations.worker).running(operations.engine, cast(Work, None)):
+                    raise AssertionError("the engine runs without a database")
+            if tries == 1:
+                postgres.kill()
+            async with open_operations(catalog, operations):
+                yield "open"
+
+    async with patiently(opener, settings, Clock()) as found:
+        assert found == "open"
+    assert tries == 3
 
 
 def test_a_database_with_too_many_connections_is_waited_for(postgres: Postgres, tmp_path: Path) -> None:

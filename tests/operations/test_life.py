@@ -318,7 +318,7 @@ def test_one_export_that_cannot_be_renewed_keeps_no_other_from_it(installation: 
 
 def test_a_renewal_is_tried_again_after_an_outage(installation: Installation) -> None:
     installation.rest.request("DELETE", "/systems/files1")
-    installation.add_system(export_expiry_seconds=14, retry_seconds=0.5)
+    installation.add_system(export_expiry_seconds=24, retry_seconds=0.5)
     installation.discover()
     snapshot = installation.snapshot()
     body = {"host": {"name": "here", "address": "127.0.0.1"}}
@@ -330,7 +330,7 @@ def test_a_renewal_is_tried_again_after_an_outage(installation: Installation) ->
         operations = installation.rest.request("GET", "/operations", params={"limit": 10})["data"]
         return any(item["requester"] == "snapkeep" and item["state"] == "failed" for item in operations)
 
-    until(failed, 12)
+    until(failed, 22)
     installation.simulator.control("DELETE", f"/faults/{fault_id}")
     until(
         lambda: installation.rest.request("GET", "/exports")["data"][0]["expires_at"] > done["result"]["expires_at"], 8

@@ -14,18 +14,18 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.secrets import load_key
 from snapkeep.model.errors import Conflict, InvalidInput
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.open import open_operations
+from snapkeep.operations.open import Opened, open_operations
 from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
 from snapkeep.server.datadir import DataDir, claim
 from snapkeep.server.health import Health
 from snapkeep.server.metrics import CatalogMetrics
-from snapkeep.server.opening import leave_in_time, open_catalog_patiently
+from snapkeep.server.opening import leave_in_time, patiently
 from snapkeep.server.settings import ServerSettings
 
 SHUTDOWN_SECONDS = 3
@@ -75,21 +75,6 @@ def serve(settings: ServerSettings) -> None:
 
 
 @asynccontextmanager
-async def _catalog(settings: ServerSettings, clock: Clock) -> AsyncIterator[Catalog]:
-    """Open the catalog. A new key, made for a catalog that has another one, is not left behind."""
-    is_new = not settings.key_file.exists()
-    key = load_key(settings.key_file)
-    async with AsyncExitStack() as stack:
-        try:
-            catalog = await stack.enter_async_context(open_catalog_patiently(settings, key, clock))
-        except InvalidInput:
-            if is_new:
-                settings.key_file.unlink()
-            raise
-        yield catalog
-
-
-@asynccontextmanager
 async def _opened(
     settings: ServerSettings, directory: DataDir, url: str, server: uvicorn.Server, failed: list[Exception]
 ) -> AsyncIterator[Context]:
@@ -97,34 +82,53 @@ async def _opened(
     clock = Clock()
     sqlite = settings.catalog_url().startswith("sqlite")
     queues = settings.queues if settings.work else ()
+    is_new = not settings.key_file.exists()
+    key = load_key(settings.key_file)
 
     def must_end(error: Exception) -> None:
         failed.append(error)
         leave_in_time(1)
         server.should_exit = True
 
-    async with (
-        _catalog(settings, clock) as catalog,
-        open_operations(
-            catalog, settings.operations(settings.name, queues, alone=sqlite), clock=clock, on_failure=must_end
-        ) as opened,
-    ):
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[Catalog, Opened]]:
+        operations = settings.operations(settings.name, queues, alone=sqlite)
+        async with (
+            _catalog(settings, key, is_new) as catalog,
+            open_operations(catalog, operations, clock=clock, on_failure=must_end) as opened,
+        ):
+            yield catalog, opened
+
+    async with patiently(opened, settings, clock) as (catalog, parts):
         directory.write_address(url)
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
         yield Context(
             catalog,
-            opened.operations,
-            opened.connections,
+            parts.operations,
+            parts.connections,
             clock,
             Health(
                 catalog,
-                engine_runs=opened.engine.runs,
-                worker=lambda: opened.membership.identity,
+                engine_runs=parts.engine.runs,
+                worker=lambda: parts.membership.identity,
                 takeover_seconds=settings.takeover_seconds,
             ),
             CatalogMetrics(catalog),
         )
+
+
+@asynccontextmanager
+async def _catalog(settings: ServerSettings, key: bytes, is_new: bool) -> AsyncIterator[Catalog]:
+    """Open the catalog. A new key, made for a catalog that has another one, is not left behind."""
+    async with AsyncExitStack() as stack:
+        try:
+            catalog = await stack.enter_async_context(open_catalog(settings.catalog_url(), key))
+        except InvalidInput:
+            if is_new:
+                settings.key_file.unlink()
+            raise
+        yield catalog
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

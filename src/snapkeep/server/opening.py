@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
-from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.model.errors import Unavailable
+from snapkeep.catalog.database import address_of, explained, is_outage, parse_url
+from snapkeep.model.errors import SnapkeepError, Unavailable
 from snapkeep.operations.clock import Clock
 from snapkeep.server.settings import ProcessSettings
+
+T = TypeVar("T")
 
 LEAVE_SECONDS = 9.0
 """Longest way to the end. What was not parked by then goes on as after a crash."""
@@ -23,20 +27,39 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def open_catalog_patiently(settings: ProcessSettings, key: bytes, clock: Clock) -> AsyncIterator[Catalog]:
-    """Open the catalog; a database that cannot be reached yet is waited for. Raises Unavailable and what it raises."""
-    until = clock.monotonic() + settings.database_seconds
+async def patiently(
+    opener: Callable[[], AbstractAsyncContextManager[T]], settings: ProcessSettings, clock: Clock
+) -> AsyncIterator[T]:
+    """Open what needs the database. While that is away it is tried again, all of it. Raises Unavailable in the end."""
     async with AsyncExitStack() as stack:
-        catalog: Catalog | None = None
-        while catalog is None:
-            try:
-                catalog = await stack.enter_async_context(open_catalog(settings.catalog_url(), key))
-            except Unavailable as error:
-                if clock.monotonic() >= until:
-                    raise
-                log.warning("the database cannot be reached; it is tried again", reason=str(error))
-                await clock.sleep(RETRY_SECONDS)
-        yield catalog
+        yield await _enter(stack, opener, settings, clock)
+
+
+async def _enter(
+    stack: AsyncExitStack, opener: Callable[[], AbstractAsyncContextManager[T]], settings: ProcessSettings, clock: Clock
+) -> T:
+    until = clock.monotonic() + settings.database_seconds
+    while True:
+        try:
+            return await stack.enter_async_context(opener())
+        except Exception as error:
+            if not isinstance(error, Unavailable) and not is_outage(error):
+                raise
+            if clock.monotonic() >= until:
+                raise await _explained(error, settings) from error
+            log.warning("the database cannot be reached; it is tried again", reason=str(error))
+        await clock.sleep(RETRY_SECONDS)
+
+
+async def _explained(error: Exception, settings: ProcessSettings) -> SnapkeepError:
+    if isinstance(error, Unavailable):
+        return error
+    url = parse_url(settings.catalog_url())
+    if isinstance(error, SQLAlchemyError):
+        return await explained(error, url)
+    return Unavailable(  # the engine's own connection, in the driver's words
+        f"The database at {address_of(url)} went away", vendor_message=" ".join(str(error).split())
+    )
 
 
 def leave_in_time(status: int = 0) -> None:

@@ -7,16 +7,19 @@ import contextlib
 import gc
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 
+from snapkeep.catalog.catalog import open_catalog
 from snapkeep.catalog.secrets import read_key
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import open_operations
 from snapkeep.server import logs
 from snapkeep.server.metrics import serve_metrics
-from snapkeep.server.opening import leave_in_time, open_catalog_patiently
+from snapkeep.server.opening import leave_in_time, patiently
 from snapkeep.server.settings import WorkerProcessSettings
 
 log = structlog.get_logger(__name__)
@@ -52,15 +55,18 @@ async def _work(settings: WorkerProcessSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
     clock = Clock()
-    async with (
-        open_catalog_patiently(settings, read_key(settings.key_file), clock) as catalog,
-        open_operations(
-            catalog,
-            settings.operations(settings.name, settings.queues, alone=False),
-            clock=clock,
-            on_failure=end,
-        ),
-    ):
+    key = read_key(settings.key_file)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        operations = settings.operations(settings.name, settings.queues, alone=False)
+        async with (
+            open_catalog(settings.catalog_url(), key) as catalog,
+            open_operations(catalog, operations, clock=clock, on_failure=end),
+        ):
+            yield
+
+    async with patiently(opened, settings, clock):
         gc.freeze()
         log.info("ready", worker=settings.name, queues=",".join(settings.queues))
         await ended.wait()
