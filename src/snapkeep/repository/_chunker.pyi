@@ -1,0 +1,3 @@
+"""The chunker's inner loop in C; absent where there was no compiler."""
+
+def scan(tables: bytes, data: bytes | bytearray | memoryview, first: int, last: int, /) -> int: ...
