@@ -41,7 +41,10 @@ class Index:
 
     def has(self, blob_type: int, blob: BlobId) -> bool:
         """Return whether a blob is stored."""
-        return any(segment.find(blob_type, blob) != -1 for segment in self._segments)
+        for segment in self._segments:  # noqa: SIM110  (a generator would cost more than the search)
+            if segment.find(blob_type, blob) != -1:
+                return True
+        return False
 
     def locations(self, blob_type: int, blob: BlobId) -> Iterator[Location]:
         """Yield all places where a blob is stored."""

@@ -85,7 +85,7 @@ class RepositoryLock:
 
     def _write(self) -> None:
         now = _now()
-        self._name = save_unpacked(self._backend, self._key, FileKind.LOCK, _document(exclusive=self._exclusive))
+        self._name, _ = save_unpacked(self._backend, self._key, FileKind.LOCK, _document(exclusive=self._exclusive))
         self._refreshed = now
 
     def _keep(self) -> None:

@@ -27,7 +27,7 @@ from snapkeep.repository.segments import Location
 from snapkeep.repository.snapshots import SnapshotFile
 from snapkeep.repository.unpacked import load_unpacked, save_unpacked
 
-_UPLOADS = 3
+_UPLOADS = 2
 _READS = 4
 _READ_AT_ONCE = 10_000  # blobs that `load_many` sorts by pack
 _READ_SIZE = 8 << 20
@@ -191,7 +191,8 @@ class Repository:
     def save_snapshot(self, snapshot: SnapshotFile) -> str:
         """Store a recovery point; return its id. What was added before is flushed first."""
         self.flush()
-        return save_unpacked(self._backend, self.key, FileKind.SNAPSHOT, snapshot.to_json())
+        name, _ = save_unpacked(self._backend, self.key, FileKind.SNAPSHOT, snapshot.to_json())
+        return name
 
     # What comes out
 
@@ -373,11 +374,10 @@ class Repository:
         if not packs:
             return
         packed = [(pack.name, pack.entries) for pack in packs]
-        document = index_document(packed)
-        name = save_unpacked(self._backend, self.key, FileKind.INDEX, document)
+        name, size = save_unpacked(self._backend, self.key, FileKind.INDEX, index_document(packed))
         self._index.add(name, packed)
         with self._lock:
-            self.statistics.bytes_written += len(document)
+            self.statistics.bytes_written += size
             for pack in packs:
                 pending = self._pending[pack.type]
                 for entry in pack.entries:

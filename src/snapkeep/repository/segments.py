@@ -35,6 +35,7 @@ _VERSION = 1
 _HEAD = struct.Struct("=16sII IIII QQ IIQ")  # in the machine's own byte order: another one cannot read the version
 _WIDTH = ROW.size
 _BLOCK = 4096  # rows
+_prefix = struct.Struct(">I").unpack_from
 
 
 class Location(NamedTuple):
@@ -75,6 +76,7 @@ class Segment:
         except (struct.error, IndexError) as error:
             raise BadSegment("too short") from error
         self._map.madvise(mmap.MADV_RANDOM)
+        self._find = self._map.find
 
     def _read_head(self) -> None:
         head = _HEAD.unpack_from(self._map)
@@ -108,8 +110,12 @@ class Segment:
     def find(self, blob_type: int, blob: BlobId) -> int:
         """Return where the first row of a blob is, or -1."""
         start, _, shift, table = self._sections[blob_type]
-        bucket = int.from_bytes(blob[:4], "big") >> shift
-        return self._search(blob, start, start + table[bucket] * _WIDTH, start + table[bucket + 1] * _WIDTH)
+        bucket = _prefix(blob)[0] >> shift
+        high = start + table[bucket + 1] * _WIDTH
+        position = self._find(blob, start + table[bucket] * _WIDTH, high)
+        while position != -1 and (position - start) % _WIDTH:  # across two rows: as good as impossible, but not quite
+            position = self._find(blob, position + 1, high)
+        return position
 
     def locations(self, blob_type: int, blob: BlobId) -> Iterator[Location]:
         """Yield all places of a blob."""
@@ -144,13 +150,6 @@ class Segment:
     def _pack(self, number: int) -> bytes:
         position = self._packs + 32 * number
         return self._map[position : position + 32]
-
-    def _search(self, blob: BlobId, start: int, low: int, high: int) -> int:
-        find = self._map.find
-        position = find(blob, low, high)
-        while position != -1 and (position - start) % _WIDTH:  # across two rows: as good as impossible, but not quite
-            position = find(blob, position + 1, high)
-        return position
 
 
 def file_name(sources: Iterable[bytes]) -> str:

@@ -14,12 +14,12 @@ _COMPRESSED = b"\x02"
 _MOST = 1 << 30  # bytes of one document: a bound against a bomb, far above what anybody writes
 
 
-def save_unpacked(backend: Backend, key: Key, kind: FileKind, text: bytes) -> str:
-    """Store a document; return its name."""
+def save_unpacked(backend: Backend, key: Key, kind: FileKind, text: bytes) -> tuple[str, int]:
+    """Store a document; return its name, and its size there."""
     data = key.seal(_COMPRESSED + zstandard.ZstdCompressor(level=3).compress(text))
     name = hashlib.sha256(data).hexdigest()
     backend.save(kind, name, data)
-    return name
+    return name, len(data)
 
 
 def load_unpacked(backend: Backend, key: Key, kind: FileKind, name: str) -> bytes:
