@@ -141,6 +141,7 @@ class Recording(Tree):
         super().__init__(top)
         self._folders: dict[bytes, list[Node]] = {}
         self._births: dict[bytes, int | None] = {}
+        self._node = super().node(b"")
         waiting = [b""]
         for path in waiting:
             self._births[path] = super().born(path)
@@ -156,11 +157,20 @@ class Recording(Tree):
         return len(self._folders[path]), self._folders[path]
 
     def node(self, path: bytes) -> Node | None:
+        if not path:
+            return self._node
         parent, _, name = path.rpartition(b"/")
         return next((node for node in self._folders.get(parent, ()) if node.name == name), None)
 
     def born(self, path: bytes) -> int | None:
         return self._births[path]
+
+    def link(self, path: bytes) -> bytes:
+        raise AssertionError("inodes tell enough")
+
+    def forget_births(self) -> None:
+        """From now on it is on a file system that does not know when an object was born."""
+        self._births = dict.fromkeys(self._births)
 
     def objects(self) -> Iterator[tuple[bytes, bytes, Node]]:
         """Yield (directory, path, node) of everything."""

@@ -97,6 +97,16 @@ def same_inodes(base: Tree, new: Tree) -> bool:
     return same > different
 
 
+def difference(old: Node, now: Node, *, stamped: bool) -> ChangeOperation | None:
+    """Say what differs between two states of one object; `stamped`: its change time counts."""
+    touched = old.mtime != now.mtime
+    if not now.directory and (touched or old.size != now.size):
+        return ChangeOperation.MODIFY
+    if touched or old.mode != now.mode or old.uid != now.uid or old.gid != now.gid:
+        return ChangeOperation.METADATA
+    return ChangeOperation.METADATA if stamped and old.ctime != now.ctime else None
+
+
 def compare(
     base: Tree | None,
     new: Tree,
@@ -220,16 +230,10 @@ class _Comparison:
 
     def _operation(self, path: bytes, old: Node, now: Node, *, stamped: bool) -> ChangeOperation | None:
         """Say what happened to the object itself; `stamped`: nothing else explains a new change time."""
-        touched = old.mtime != now.mtime
-        if not now.directory and (touched or old.size != now.size):
-            return ChangeOperation.MODIFY
-        if touched or old.mode != now.mode or old.uid != now.uid or old.gid != now.gid:
-            return ChangeOperation.METADATA
-        if self._by_inode:
-            return ChangeOperation.METADATA if stamped and old.ctime != now.ctime else None
-        if stat.S_ISLNK(now.mode) and self._base.link(path) != self._new.link(path):
-            return ChangeOperation.MODIFY
-        return None
+        found = difference(old, now, stamped=stamped and self._by_inode)
+        if found is None and not self._by_inode and now.kind == stat.S_IFLNK:
+            return ChangeOperation.MODIFY if self._base.link(path) != self._new.link(path) else None
+        return found
 
     def _alone(self, side: int, parent: bytes, path: bytes, node: Node) -> None:
         """Keep a name that is not at the same place on the other side, to be matched by inode."""

@@ -43,6 +43,11 @@ class Step:
         self.future: Future[tuple[int, Nodes, Nodes]] | None = None
 
     @property
+    def in_base(self) -> bool:
+        """Whether it is there in the base."""
+        return self._base is not None
+
+    @property
     def base(self) -> bytes:
         """Its path in the base."""
         return self._base or b""
