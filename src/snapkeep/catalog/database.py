@@ -11,7 +11,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from snapkeep.catalog import in_loop
 from snapkeep.catalog.tables import UtcDateTime
 from snapkeep.model.errors import (
     AuthenticationFailed,
@@ -84,11 +85,15 @@ def connect_database(url: str, *, autocommit: bool = False) -> AsyncEngine:
     parsed = parse_url(url)
     options: dict[str, Any] = {"hide_parameters": True, "max_overflow": 0}  # a traceback shows no values of rows
     if autocommit:
-        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+        options |= {"skip_autocommit_rollback": True}
     if parsed.get_backend_name() == "sqlite":
-        engine = create_async_engine(parsed, pool_size=8, **options)  # a connection is a thread
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        if autocommit:
+            options |= {"async_creator": in_loop.opener(str(parsed.database))}
+        engine = create_async_engine(parsed, pool_size=8, connect_args={"timeout": 30}, **options)
+        event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, "NORMAL" if autocommit else "FULL"))
         return engine
+    if autocommit:
+        options |= {"isolation_level": "AUTOCOMMIT"}
     return create_async_engine(
         parsed,
         pool_size=5,
@@ -139,9 +144,9 @@ def _postgresql_options(url: URL) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in url.query} | zone
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(synchronous: str, connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (f"synchronous={synchronous}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

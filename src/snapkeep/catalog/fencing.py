@@ -68,8 +68,8 @@ class Database:
         self.engine = engine
         self.fence = fence
         self._single = single
-        # SQLite has one writer at a time, and whoever waits for it sleeps and asks again: transactions, that hold it
-        # for long, wait in line here.
+        # SQLite has one writer at a time. Whoever waits for it sleeps and asks again, and a single statement would do
+        # so in the loop, where the other could not end: they wait in line here.
         self._writer = None if self.is_postgresql else writer or asyncio.Lock()
 
     @property
@@ -95,9 +95,19 @@ class Database:
             found: datetime = (await connection.execute(select(database_clock()))).scalar_one()
         return found
 
-    def single(self) -> AsyncConnection:
-        """Open a connection for one statement that writes, and that brings the fence's condition itself."""
-        return self._single.connect()
+    @asynccontextmanager
+    async def single(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Open a connection for one statement that writes, and that brings the fence's condition itself.
+
+        On SQLite it outlives any crash of the process, and of the machine only when `durable`, or when the next
+        transaction has ended: what an operation writes while it runs, its next run writes again.
+        """
+        if durable and not self.is_postgresql:
+            async with self._writer or nullcontext(), self.engine.begin() as connection:
+                yield connection
+        else:
+            async with self._writer or nullcontext(), self._single.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:

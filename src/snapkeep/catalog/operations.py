@@ -75,7 +75,7 @@ class Operations:
             "created_at": now,
         }
         insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
-        async with self._database.single() as connection:
+        async with self._database.single(durable=True) as connection:
             row = (await connection.execute(insert.returning(operations))).first()
         return _record(row) if row is not None else await self.get(operation_id)
 
@@ -228,7 +228,7 @@ class Operations:
         if unbegun:
             condition &= operations.c.attempt == 0
         statement = update(operations).where(condition, operations.c.state.in_([state.value for state in states]))
-        async with self._database.single() as connection:
+        async with self._database.single(durable=True) as connection:
             return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
 
     async def take_turn(self, exclusive: str) -> OpenOperation | None:
