@@ -84,7 +84,7 @@ def test_whatever_happens_the_index_knows_what_its_files_say(
             for number in range(30 if step == "many" else 1):
                 new = name(1000 * turn + number)
                 again = data.draw(st.booleans()) if packs and step != "many" else False
-                packs[new] = list(packs.values())[0] if again else packs_of(1000 * turn + number, 4, 12)
+                packs[new] = next(iter(packs.values())) if again else packs_of(1000 * turn + number, 4, 12)
                 files[new] = index_document(packs[new])
                 if step != "others":
                     index.add(new, packs[new])

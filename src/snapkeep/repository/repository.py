@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from snapkeep.model.errors import AuthenticationFailed, Conflict, Damaged, InvalidInput, NotFound, SnapkeepError
-from snapkeep.repository.backends import Backend, FileKind
+from snapkeep.repository.backends import NAME, Backend, FileKind
 from snapkeep.repository.blobs import BlobId, BlobType, SealedBlob, open_blob, seal_blob
 from snapkeep.repository.config import Config
 from snapkeep.repository.crypto import Key, make_key_file, open_key_file
@@ -240,7 +240,7 @@ class Repository:
     def snapshot(self, id: str) -> SnapshotFile:
         """Return a recovery point by its id, or by the beginning of it that no other has."""
         names = [id]
-        if len(id) != 64:
+        if not NAME.fullmatch(id):
             names = [name for name, _ in self._backend.list(FileKind.SNAPSHOT) if id and name.startswith(id)]
         if not names:
             raise NotFound(f"There is no recovery point {id!r} in the repository {self.location}")
@@ -253,6 +253,8 @@ class Repository:
 
     def forget(self, id: str) -> None:
         """Remove a recovery point, given its whole id; its data stay until `restic prune`."""
+        if not NAME.fullmatch(id):
+            raise InvalidInput(f"{id!r} is not the whole id of a recovery point")
         self._backend.remove(FileKind.SNAPSHOT, id)
 
     # What the repository is
