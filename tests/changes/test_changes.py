@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snapkeep.changes import blocks
 from snapkeep.changes.renames import DirectoryRenames
 from snapkeep.changes.summary import Summary
-from snapkeep.changes.wire import change_to_dict
+from snapkeep.changes.wire import change_from_dict, change_to_dict
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete
 
@@ -56,6 +56,7 @@ def test_the_json_form_keeps_every_byte(change: Change) -> None:
     assert _exact(read, "old_path") == change.old_path
     assert ("path_base64" in read) == (not _is_text(change.path))
     assert (read["operation"], read["type"], read["size"]) == (change.operation, change.type, change.size)
+    assert change_from_dict(read) == change
 
 
 def _exact(entry: dict[str, str], key: str) -> bytes | None:
@@ -120,10 +121,11 @@ def test_the_summary_counts_by_operation_type_and_directory() -> None:
             "modify": {"entries": 1, "bytes": 1},
         },
         "types": {"directory": 1, "file": 3},
+        "type_bytes": {"directory": 0, "file": 16},
         "top_directories": [
-            {"path": "d", "entries": 2},
-            {"path": "\\xff", "entries": 1},
-            {"path": ".", "entries": 1},
+            {"path": "d", "entries": 2, "bytes": 15},
+            {"path": "\\xff", "entries": 1, "bytes": 0},
+            {"path": ".", "entries": 1, "bytes": 1},
         ],
     }
 
@@ -134,4 +136,5 @@ def test_the_summary_stays_small() -> None:
         summary.add(Change(ChangeOperation.ADD, ObjectType.FILE, b"%d/f" % (number * 1000 + n)) for n in range(1000))
         summary.add([Change(ChangeOperation.ADD, ObjectType.FILE, b"hot/f")] * 5)
     assert len(summary._directories) <= 10_000
-    assert summary.to_dict()["top_directories"][0] == {"path": "hot", "entries": 150}
+    assert len(summary._directory_bytes) <= 10_000
+    assert summary.to_dict()["top_directories"][0] == {"path": "hot", "entries": 150, "bytes": 0}

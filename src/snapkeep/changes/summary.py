@@ -25,7 +25,9 @@ class Summary:
         self._operations: Counter[str] = Counter()
         self._operation_bytes: Counter[str] = Counter()
         self._types: Counter[str] = Counter()
+        self._type_bytes: Counter[str] = Counter()
         self._directories: Counter[bytes] = Counter()
+        self._directory_bytes: Counter[bytes] = Counter()
 
     def add(self, changes: Iterable[Change]) -> None:
         """Count these changes."""
@@ -33,12 +35,16 @@ class Summary:
             self.entries += 1
             self._operations[change.operation] += 1
             self._types[change.type] += 1
+            head, slash, _ = change.path.partition(b"/")
+            directory = head if slash else b"."
+            self._directories[directory] += 1
             if change.operation is not ChangeOperation.DELETE and change.type in _WITH_CONTENT:
                 self._operation_bytes[change.operation] += change.size
-            head, slash, _ = change.path.partition(b"/")
-            self._directories[head if slash else b"."] += 1
+                self._type_bytes[change.type] += change.size
+                self._directory_bytes[directory] += change.size
         if len(self._directories) > _MOST_DIRECTORIES:
             self._directories = Counter(dict(self._directories.most_common(_MOST_DIRECTORIES // 2)))
+            self._directory_bytes = Counter({path: self._directory_bytes[path] for path in self._directories})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-safe form; names of directories as text, undecodable bytes escaped."""
@@ -49,8 +55,13 @@ class Summary:
                 for name, count in sorted(self._operations.items())
             },
             "types": dict(sorted(self._types.items())),
+            "type_bytes": {name: self._type_bytes[name] for name in sorted(self._types)},
             "top_directories": [
-                {"path": path.decode("utf-8", "backslashreplace"), "entries": count}
+                {
+                    "path": path.decode("utf-8", "backslashreplace"),
+                    "entries": count,
+                    "bytes": self._directory_bytes[path],
+                }
                 for path, count in self._directories.most_common(TOP)
             ],
         }

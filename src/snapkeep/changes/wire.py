@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
-from snapkeep.model.changes import Change
+from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 
 
 def change_to_dict(change: Change) -> dict[str, Any]:
@@ -23,6 +24,25 @@ def change_to_dict(change: Change) -> dict[str, Any]:
         if value is not None:
             data[name] = value
     return data
+
+
+def change_from_dict(data: Mapping[str, Any]) -> Change:
+    """Return the change of a JSON form."""
+    return Change(
+        ChangeOperation(data["operation"]),
+        ObjectType(data["type"]),
+        _path(data, "path") or b"",
+        _path(data, "old_path"),
+        data["size"],
+        *(data.get(name) for name in ("inode", "created_ns", "changed_ns", "accessed_ns")),
+    )
+
+
+def _path(data: Mapping[str, Any], name: str) -> bytes | None:
+    if (exact := data.get(f"{name}_base64")) is not None:
+        return base64.b64decode(exact)
+    text = data.get(name)
+    return None if text is None else str(text).encode()
 
 
 def _path_fields(name: str, path: bytes) -> dict[str, str]:

@@ -6,8 +6,10 @@ import base64
 import csv
 import json
 import sys
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -18,7 +20,10 @@ from snapkeep.model.errors import InvalidInput
 
 Json = dict[str, Any]
 Operation = Literal["add", "modify", "metadata", "delete", "rename", "unknown"]
-Entries = Literal["table", "ndjson", "csv", "none"]
+Type = Literal[
+    "file", "directory", "symlink", "hard-link", "fifo", "socket", "block-device", "character-device", "other"
+]
+Entries = Literal["table", "ndjson", "csv", "parquet", "none"]
 
 
 def diff(
@@ -28,7 +33,9 @@ def diff(
     base: str | None = None,
     full: Annotated[bool, Parameter(negative="")] = False,
     entries: Annotated[Entries | None, Parameter(name=["--entries", "-e"])] = None,
+    output_file: Path | None = None,
     operation: Annotated[list[Operation] | None, Parameter(negative="")] = None,
+    type: Annotated[list[Type] | None, Parameter(negative="")] = None,
     path: str | None = None,
     limit: int = 20,
     again: Annotated[bool, Parameter(negative="")] = False,
@@ -48,10 +55,15 @@ def diff(
     full
         Without base: every object in the snapshot.
     entries
-        Form of the entries: table (the first ones, for people), ndjson or csv (all of them), none.
+        Form of the entries: table (the first ones, for people), ndjson, csv or parquet (all of them), none.
         Default: table, with --output json none.
+    output_file
+        Write the entries there instead of to standard output: with ndjson or csv, and always with parquet.
+        The file appears when it is whole.
     operation
         Only entries with this operation; repeat it for several.
+    type
+        Only entries with this type of object; repeat it for several.
     path
         Only entries at or below this path of the asset.
     limit
@@ -70,6 +82,7 @@ def diff(
             "A diff needs the snapshot to compare with", next_step="Give --base SNAPSHOT, or --full for everything."
         )
     form: Entries = entries or ("none" if common.json else "table")
+    _check_form(form, output_file)
     new = rest.snapshot(reference, gone=True)
     if base is not None:  # the whole name is what other commands print: take it too
         base = base.removeprefix(f"{reference.system}/{reference.asset}@")
@@ -80,20 +93,23 @@ def diff(
         begun = rest.request("POST", "/change-lists", json=body)
         ended = follow(common, rest, begun, wait=wait, title=f"Comparing {snapshot}")
         found = rest.request("GET", f"/change-lists/{ended['result']['change_list']}")
-    if form in {"ndjson", "csv"}:
-        lines = rest.stream(f"/change-lists/{found['id']}/entries", _filters(operation, path))
-        _write_ndjson(lines) if form == "ndjson" else _write_csv(lines)
+    filters = _filters(operation, type, path)
+    if form in _WHOLE:
+        lines = rest.stream(f"/change-lists/{found['id']}/entries", filters)
+        if output_file is None:
+            _write_ndjson(lines, sys.stdout.buffer) if form == "ndjson" else _write_csv(lines, sys.stdout)
+        else:
+            count = _write_file(output_file, form, lines, found)
+            output.errors.print(f"Wrote {count:,} entries to {output_file}", markup=False, soft_wrap=True)
         return
     if common.json:
         output.print_json(
-            {**found, "entries_shown": _first(rest, found, operation, path, limit)["data"]}
-            if form == "table"
-            else found
+            {**found, "entries_shown": _first(rest, found, filters, limit)["data"]} if form == "table" else found
         )
         return
     _print_summary(found)
     if form == "table" and found["entries"]:
-        _print_entries(_first(rest, found, operation, path, limit))
+        _print_entries(_first(rest, found, filters, limit))
 
 
 def _stored(rest: Any, body: Json) -> Json | None:
@@ -103,23 +119,40 @@ def _stored(rest: Any, body: Json) -> Json | None:
     return None
 
 
-def _filters(operation: list[Operation] | None, path: str | None) -> list[tuple[str, str | bytes]]:
-    filters: list[tuple[str, str | bytes]] = [("operation", item) for item in operation or ()]
+def _check_form(form: Entries, output_file: Path | None) -> None:
+    """Refuse what cannot end well before anything is asked of a system."""
+    if form == "parquet":
+        from snapkeep.changes.parquet import require_parquet
+
+        if output_file is None:
+            raise InvalidInput("Parquet is not for standard output", next_step="Give --output-file FILE.")
+        require_parquet()
+    if output_file is not None:
+        if form not in _WHOLE:
+            raise InvalidInput("Only entries go to a file", next_step="Give --entries ndjson, csv or parquet.")
+        if not output_file.parent.is_dir():
+            raise InvalidInput(f"There is no directory {output_file.parent}", next_step="Make it, or name another.")
+
+
+Filters = list[tuple[str, str | bytes]]
+
+
+def _filters(operation: list[Operation] | None, type: list[Type] | None, path: str | None) -> Filters:
+    filters: Filters = [("operation", item) for item in operation or ()]
+    filters += [("type", item) for item in type or ()]
     if path:
         filters.append(("path", path.encode("utf-8", "surrogateescape")))
     return filters
 
 
-def _first(rest: Any, record: Json, operation: list[Operation] | None, path: str | None, limit: int) -> Json:
+def _first(rest: Any, record: Json, filters: Filters, limit: int) -> Json:
     from urllib.parse import urlencode
 
-    query = urlencode([*_filters(operation, path), ("limit", str(max(1, min(limit, 10_000))))])
+    query = urlencode([*filters, ("limit", str(max(1, min(limit, 10_000))))])
     return dict(rest.request("GET", f"/change-lists/{record['id']}/entries?{query}"))
 
 
 def _print_summary(record: Json) -> None:
-    from rich.table import Table
-
     from snapkeep.cli import output
 
     begin, changes = (
@@ -132,26 +165,42 @@ def _print_summary(record: Json) -> None:
         markup=False,
         soft_wrap=True,
     )
-    operations = record["summary"]["operations"]
-    if not operations:
+    summary = record["summary"]
+    if not summary["operations"]:
         return
+    table = _counts("OPERATION")
+    for name, counts in summary["operations"].items():
+        table.add_row(name, f"{counts['entries']:,}", _bytes(counts["bytes"]))
+    output.print_table(table)
+    table = _counts("TYPE")
+    for name, count in summary["types"].items():
+        table.add_row(name, f"{count:,}", _bytes(summary.get("type_bytes", {}).get(name)))
+    output.console.print()
+    output.print_table(table)
+    table = _counts("TOP DIRECTORY")
+    table.add_column("")
+    most = max((item["entries"] for item in summary["top_directories"]), default=1)
+    for item in summary["top_directories"]:
+        bar = "#" * max(1, round(30 * item["entries"] / most))
+        table.add_row(output.cell("path", item["path"]), f"{item['entries']:,}", _bytes(item.get("bytes")), bar)
+    output.console.print()
+    output.print_table(table)
+
+
+def _counts(heading: str) -> Any:
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("OPERATION")
+    table.add_column(heading, overflow="fold")
     table.add_column("ENTRIES", justify="right")
     table.add_column("BYTES", justify="right")
-    for name, counts in operations.items():
-        table.add_row(name, f"{counts['entries']:,}", output.size(counts["bytes"]) if counts["bytes"] else "-")
-    output.console.print(table)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("TOP DIRECTORY")
-    table.add_column("ENTRIES", justify="right")
-    table.add_column("")
-    most = max((item["entries"] for item in record["summary"]["top_directories"]), default=1)
-    for item in record["summary"]["top_directories"]:
-        bar = "#" * max(1, round(30 * item["entries"] / most))
-        table.add_row(output.cell("path", item["path"]), f"{item['entries']:,}", bar)
-    output.console.print()
-    output.console.print(table)
+    return table
+
+
+def _bytes(count: int | None) -> str:
+    from snapkeep.cli import output
+
+    return output.size(count) if count else "-"
 
 
 def _print_entries(page: Json) -> None:
@@ -181,23 +230,59 @@ def _shown_path(row: Json, key: str) -> str:
     return str(row[key]) if exact is None else base64.b64decode(exact).decode("utf-8", "backslashreplace")
 
 
-def _write_ndjson(lines: Iterable[bytes]) -> None:
+def _write_file(path: Path, form: Entries, lines: Iterable[bytes], record: Json) -> int:
+    """Write all entries; return how many."""
+    with _whole_file(path) as partial:
+        if form == "parquet":
+            from snapkeep.changes.parquet import write_parquet
+            from snapkeep.changes.wire import change_from_dict
+
+            about = {key: str(record[key]) for key in ("id", "asset", "base", "new", "source")}
+            return write_parquet(partial, (change_from_dict(json.loads(line)) for line in lines), about)
+        if form == "ndjson":
+            with partial.open("wb") as file:
+                return _write_ndjson(lines, file)
+        with partial.open("w", encoding="utf-8", newline="") as text:
+            return _write_csv(lines, text)
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give the file its name when it is whole: a part of the changes would look like all of them."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_ndjson(lines: Iterable[bytes], file: IO[bytes]) -> int:
+    count = 0
     for line in lines:
-        sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.buffer.flush()
+        file.write(line + b"\n")
+        count += 1
+    file.flush()
+    return count
 
 
+_WHOLE = ("ndjson", "csv", "parquet")
 _COLUMNS = (
     "operation", "type", "path", "path_base64", "old_path", "old_path_base64", "size", "inode",
     "created_ns", "changed_ns", "accessed_ns",
 )  # fmt: skip
 
 
-def _write_csv(lines: Iterable[bytes]) -> None:
+def _write_csv(lines: Iterable[bytes], file: IO[str]) -> int:
     """Write RFC 4180: names with newlines or quotes are quoted; exact bytes as in NDJSON."""
-    writer = csv.writer(sys.stdout, lineterminator="\r\n")
+    writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
+    count = 0
     for line in lines:
         entry = json.loads(line)
         writer.writerow([entry.get(column, "") for column in _COLUMNS])
-    sys.stdout.flush()
+        count += 1
+    file.flush()
+    return count
