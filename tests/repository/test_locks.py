@@ -111,7 +111,7 @@ def test_stale_locks_count_for_nothing(backend: LocalBackend, dead: int) -> None
 
 def test_locks_that_may_be_held_count(backend: LocalBackend, dead: int) -> None:
     for fields in ({}, {"pid": 1}, {"pid": dead, "hostname": "elsewhere"}, {"age": 29 * 60}, {"pid": 0}):
-        name = write(backend, **fields)  # type: ignore[arg-type]
+        name = write(backend, **fields)
         with pytest.raises(Busy, match="somebody@"), lock(backend):
             pass
         assert names(backend) == [name]

@@ -121,8 +121,8 @@ class Index:
         segments = []
         batch = _Batch()
         with ThreadPoolExecutor(_PARALLEL) as threads:
-            for start in range(0, len(missing), 2 * _PARALLEL):
-                names = missing[start : start + 2 * _PARALLEL]
+            for start in range(0, len(missing), _PARALLEL):
+                names = missing[start : start + _PARALLEL]
                 for name, text in zip(names, threads.map(self._load_or_none, names), strict=True):
                     if text is None:
                         wanted.discard(name)

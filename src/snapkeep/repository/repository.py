@@ -203,7 +203,10 @@ class Repository:
             if found and not found[0].name:
                 pack, entry = found
                 sealed = bytes(pack.data[entry.offset : entry.offset + entry.length])
-                return open_blob(self.key, id, sealed, entry.uncompressed_length)
+            else:
+                entry, sealed = None, b""
+        if entry:
+            return open_blob(self.key, id, sealed, entry.uncompressed_length)
         try:
             return self._load_stored(type, id)
         except (Damaged, NotFound):
