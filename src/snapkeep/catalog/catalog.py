@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from snapkeep.catalog.backups import Backups
 from snapkeep.catalog.change_lists import ChangeLists
 from snapkeep.catalog.database import connect_database, open_database
 from snapkeep.catalog.exports import Exports
@@ -12,6 +13,7 @@ from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.inventory import Inventory
 from snapkeep.catalog.notes import require_key
 from snapkeep.catalog.operations import Operations
+from snapkeep.catalog.repositories import Repositories
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.statistics import Statistics
 from snapkeep.catalog.systems import Systems
@@ -29,6 +31,8 @@ class Catalog:
         self.exports = Exports(database)
         self.operations = Operations(database)
         self.change_lists = ChangeLists(database)
+        self.repositories = Repositories(database, box)
+        self.backups = Backups(database)
         self.workers = Workers(database)
         self.statistics = Statistics(database)
 

@@ -111,6 +111,64 @@ class ExportRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryRecord:
+    """A repository of backups; its password and keys stay sealed."""
+
+    id: str
+    name: str
+    location: str
+    restic_id: str
+    """The repository's own id, 64 hexadecimal digits."""
+    queue: str
+    """Workers that serve it can reach the repository, and mount exports."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupRecord:
+    """A recovery point in a repository."""
+
+    id: str
+    repository_id: str
+    repository_name: str
+    asset_id: str
+    system_name: str
+    asset_name: str
+    snapshot_id: str
+    snapshot_name: str
+    snapshot_at: datetime | None
+    operation_id: str
+    restic_id: str
+    """Id of restic's snapshot, 64 hexadecimal digits."""
+    tree_id: str
+    parent_id: str | None
+    """The recovery point on which this one was built."""
+    mode: str
+    reason: str | None
+    """Why everything was walked although there was a parent."""
+    partial: bool
+    counts: dict[str, Any]
+    verification: dict[str, Any] | None
+    created_at: datetime
+
+    @property
+    def reference(self) -> str:
+        """The name of what it was made from: `system/asset@snapshot`."""
+        return f"{self.system_name}/{self.asset_name}@{self.snapshot_name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRecord:
+    """Where the next incremental backup of an asset into a repository starts."""
+
+    asset_id: str
+    repository_id: str
+    repository_name: str
+    backup_id: str
+    snapshot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperationRecord:
     """One durable piece of work."""
 
