@@ -463,3 +463,39 @@ def test_uploads_are_bounded(repository: Repository, path: Path, monkeypatch: py
     slow.flush()
     assert slow.statistics.blobs_new == 500
     slow.close()
+
+
+def test_a_cache_that_cannot_be_written_is_named(repository: Repository, tmp_path: Path) -> None:
+    save(repository, fill(repository, 3))
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="cache of the repository's index"):
+        reopen(repository, tmp_path / "file")
+
+
+def test_a_copy_without_empty_directories(repository: Repository, path: Path, tmp_path: Path) -> None:
+    blobs = fill(repository, 3)
+    name = save(repository, blobs)
+    for directory in (path / FileKind.LOCK, path / "tmp", *(path / FileKind.DATA).iterdir()):
+        if not any(directory.iterdir()):
+            directory.rmdir()
+    other = reopen(repository)
+    with other.locked():
+        save(other, fill(other, 2000, seed=9))
+        assert other.snapshot(name[:20]).id == name
+        assert dict(other.load_many(DATA, blobs)) == blobs
+    other.close()
+    run_restic(path, "check", "--read-data")
+
+
+def test_a_repository_that_is_not_mounted_is_not_empty(repository: Repository, path: Path) -> None:
+    save(repository, fill(repository, 3))
+    path.rename(path.with_name("elsewhere"))
+    path.mkdir()
+    with pytest.raises(NotFound, match="not in the repository"):
+        repository.snapshots()
+    with pytest.raises(NotFound):
+        repository.refresh()
+    with pytest.raises(NotFound):
+        save(repository, fill(repository, 3, seed=1))
+    with pytest.raises(NotFound, match="no repository"):
+        reopen(repository)

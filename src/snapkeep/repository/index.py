@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from snapkeep.model.errors import Damaged, NotFound
+from snapkeep.model.errors import Damaged, LimitExceeded, NotFound, Unavailable
 from snapkeep.repository.blobs import BlobId, BlobType
 from snapkeep.repository.packs import Entry, type_name
 from snapkeep.repository.segments import ROW, SUFFIX, BadSegment, Location, Segment, merge_segments, write_segment
@@ -24,6 +25,8 @@ _SEGMENTS_AFTER_MERGE = 6
 _BATCH = 200_000  # blobs that are held in memory to make a segment
 _PARALLEL = 4
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 Packed = tuple[bytes, Sequence[Entry]]
 """The name of a pack, and what it holds."""
 
@@ -33,8 +36,9 @@ class Index:
 
     def __init__(self, directory: Path, load: Callable[[str], bytes]) -> None:
         """`directory`: for segments. `load` returns the document in an index file."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
+        with self._errors():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._load = load
         self._lock = threading.RLock()
         self._segments: tuple[Segment, ...] = ()
@@ -149,9 +153,10 @@ class Index:
     ) -> Segment:
         for section in rows:
             section.sort()
-        return write_segment(
-            self._directory, sources, superseded, packs, [(len(section), section) for section in rows]
-        )  # fmt: skip
+        with self._errors():
+            return write_segment(
+                self._directory, sources, superseded, packs, [(len(section), section) for section in rows]
+            )
 
     def _merge(self) -> None:
         """Make one of the smallest segments when there are too many: each blob is merged a few times in its life."""
@@ -159,11 +164,23 @@ class Index:
             ordered = sorted(self._segments, key=lambda segment: segment.rows)
             count = len(ordered) - _SEGMENTS_AFTER_MERGE + 1
             small, large = ordered[:count], ordered[count:]
-            merged = merge_segments(self._directory, small)
+            with self._errors():
+                merged = merge_segments(self._directory, small)
             self._segments = (*large, merged)
             for segment in small:
                 if segment.path != merged.path:
                     segment.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, BadSegment) as error:
+            kind = LimitExceeded if isinstance(error, OSError) and error.errno in _FULL else Unavailable
+            raise kind(
+                f"The cache of the repository's index in {self._directory} cannot be written: {error}",
+                next_step="Check the directory and the room on its file system.",
+            ) from error
 
 
 class _Batch:

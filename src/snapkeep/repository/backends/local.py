@@ -29,7 +29,7 @@ class LocalBackend:
         """Make the directories as restic does."""
         if (self._root / FileKind.CONFIG).exists():
             raise Conflict(f"There is a repository in {self.location} already")
-        with self._errors(self.location):
+        with self._errors("the layout"):
             for kind in FileKind:
                 if kind is not FileKind.CONFIG:
                     (self._root / kind).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ class LocalBackend:
     def save(self, kind: FileKind, name: str, data: bytes) -> None:
         """See `Backend`."""
         path = self._path(kind, name)
-        with self._errors(f"{kind} {name}"):
+        with self._errors(kind, name):
             temporary = self._temporary()
             try:
                 _write(temporary, data)
@@ -55,7 +55,7 @@ class LocalBackend:
 
     def load(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """See `Backend`."""
-        with self._errors(f"{kind} {name}"), self._path(kind, name).open("rb", buffering=0) as file:
+        with self._errors(kind, name), self._path(kind, name).open("rb", buffering=0) as file:
             if offset:
                 file.seek(offset)
             if length is None:
@@ -73,10 +73,13 @@ class LocalBackend:
                 yield "", (self._root / kind).stat().st_size
             return
         directory = self._root / kind
+        # A copy of a repository may lack empty directories. Where all is gone, it is an error: it may not be mounted.
+        if not directory.exists() and (self._root / FileKind.CONFIG).exists():
+            return
         with self._errors(kind):
-            directories = sorted(directory.iterdir()) if kind is FileKind.DATA else [directory]
-        for inner in directories:
-            with self._errors(kind), os.scandir(inner) if inner.is_dir() else _nothing() as entries:
+            inside = [path for path in sorted(directory.iterdir()) if path.is_dir()]
+        for inner in inside if kind is FileKind.DATA else [directory]:
+            with self._errors(kind), os.scandir(inner) as entries:
                 for entry in entries:
                     if NAME.fullmatch(entry.name):
                         with suppress(FileNotFoundError):  # removed since it was listed
@@ -84,7 +87,7 @@ class LocalBackend:
 
     def remove(self, kind: FileKind, name: str) -> None:
         """See `Backend`."""
-        with suppress(NotFound), self._errors(f"{kind} {name}"):
+        with suppress(NotFound), self._errors(kind, name):
             self._path(kind, name).unlink()
 
     def close(self) -> None:
@@ -113,16 +116,11 @@ class LocalBackend:
             temporary.rename(path)
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str, name: str = "") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise _translated(error, what, self.location) from error
-
-
-@contextmanager
-def _nothing() -> Iterator[Iterator[os.DirEntry[str]]]:
-    yield iter(())
+            raise _translated(error, f"{what} {name}".rstrip(), self.location) from error
 
 
 def _write(path: Path, data: bytes) -> None:
