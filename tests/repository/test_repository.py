@@ -323,7 +323,8 @@ class TestDamage:
         for bad in (b"", sound[:-1], sound[:40], b"x" + sound[1:], sound + b"x", b"{}"):
             overwrite(file, bad)
             with pytest.raises(error):
-                Repository.open(LocalBackend(path), "secret").snapshots()
+                key = None if kind is FileKind.KEY else repository.key
+                Repository.open(LocalBackend(path), "secret", key=key).snapshots()
 
     def test_of_documents(self, repository: Repository, path: Path) -> None:
         backend = LocalBackend(path)
