@@ -414,7 +414,11 @@ class TestSftp:
                 assert "no-such-password" not in _everything(caught.value)
 
     def test_a_key_with_a_passphrase(self, sshd: SshServer, tmp_path: Path) -> None:
-        key = asyncssh.import_private_key(sshd.private_key).export_private_key(passphrase="open sesame").decode()
+        key = (
+            asyncssh.import_private_key(sshd.private_key)
+            .export_private_key(passphrase="open sesame", rounds=50)
+            .decode()
+        )
         with closing(_sftp(sshd, tmp_path, private_key=key, passphrase="open sesame")) as backend:
             backend.create()
         for passphrase in (None, "wrong"):

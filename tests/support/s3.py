@@ -62,7 +62,7 @@ class S3Server:
             time.sleep(0.05)
         raise AssertionError(f"the S3 server does not start:\n{self._log.read_text()}")
 
-    def _make_user(self, name: str, actions: list[str]) -> dict[str, str]:
+    def _make_user(self, name: str, actions: list[str]) -> dict[str, Any]:
         made: Any = boto3.client(
             "iam", endpoint_url=self.endpoint, region_name="us-east-1", verify=self._verify,
             aws_access_key_id="x", aws_secret_access_key="x",
