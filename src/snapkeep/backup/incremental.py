@@ -181,7 +181,7 @@ class Update:
         for path in self._work.gone():
             self._work.add(self._renames.now(path))
             self._expand(self._table.inodes(path, below=path not in self._renames.new_by_old))
-        if self._table:
+        if self._table.has_names():
             for path in self._work.paths():
                 self._expand(self._table.inodes(self._renames.before(path)))
         for path in self._table.take_unreadable():

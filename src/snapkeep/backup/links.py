@@ -53,8 +53,8 @@ class LinkTable:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __bool__(self) -> bool:
-        """Whether it has any name."""
+    def has_names(self) -> bool:
+        """Say whether there is any file with several names."""
         return self._database.execute("SELECT 1 FROM names LIMIT 1").fetchone() is not None
 
     @property

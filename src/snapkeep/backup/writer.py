@@ -155,7 +155,7 @@ def _still_there(top: int) -> None:
 @contextmanager
 def _table(links: LinkTable | None) -> Iterator[LinkTable]:
     """Give the caller's table, unchanged after a failure, or one that is thrown away."""
-    table = links or LinkTable()
+    table = LinkTable() if links is None else links
     try:
         yield table
     finally:
