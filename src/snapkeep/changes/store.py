@@ -63,6 +63,16 @@ class ChangeListWriter:
         return summary
 
 
+async def read_blocks(catalog: Catalog, record: ChangeListRecord) -> AsyncIterator[list[Change]]:
+    """Yield the whole list, block by block. Raises Incomplete as `read_changes` does."""
+    _require_complete(record)
+    position = 0
+    async for _, data, count in catalog.change_lists.blocks(record.id):
+        position += count
+        yield blocks.decode(data)
+    _require_all(record, position)
+
+
 async def read_changes(
     catalog: Catalog,
     record: ChangeListRecord,
@@ -77,8 +87,7 @@ async def read_changes(
     `below`: only paths (old or new) that are this directory or lie in it. Raises Incomplete for a list that is not
     complete: it must not be mistaken for all that changed.
     """
-    if record.state is not ChangeListState.COMPLETE:
-        raise Incomplete(f"Change list {record.id} is {record.state}; its entries are not all there")
+    _require_complete(record)
     position = 0
     below = below.strip(b"/")
     async for _, data, count in catalog.change_lists.blocks(record.id):
@@ -89,7 +98,16 @@ async def read_changes(
             position += 1
             if position > after and _wanted(change, operations, types, below):
                 yield position, change
-    if position != record.entries:
+    _require_all(record, position)
+
+
+def _require_complete(record: ChangeListRecord) -> None:
+    if record.state is not ChangeListState.COMPLETE:
+        raise Incomplete(f"Change list {record.id} is {record.state}; its entries are not all there")
+
+
+def _require_all(record: ChangeListRecord, entries: int) -> None:
+    if entries != record.entries:
         raise Incomplete(f"Change list {record.id} was removed while it was read")
 
 

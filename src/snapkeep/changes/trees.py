@@ -142,17 +142,21 @@ def order(path: bytes) -> bytes:
 
 
 def _node(name: bytes, found: os.stat_result) -> Node:
-    return Node(
-        name,
-        found.st_mode,
-        found.st_ino,
-        found.st_nlink,
-        found.st_size,
-        found.st_uid,
-        found.st_gid,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-        found.st_atime_ns,
+    """Make a node; a third faster than by its constructor, and there are millions."""
+    return tuple.__new__(
+        Node,
+        (
+            name,
+            found.st_mode,
+            found.st_ino,
+            found.st_nlink,
+            found.st_size,
+            found.st_uid,
+            found.st_gid,
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            found.st_atime_ns,
+        ),
     )
 
 
