@@ -20,11 +20,13 @@ help:
 
 install: $(RUN)
 
-$(RUN): pyproject.toml constraints.txt scripts/venv
+BUILT_FROM := pyproject.toml setup.py constraints.txt scripts/venv src/snapkeep/repository/_chunker.c
+
+$(RUN): $(BUILT_FROM)
 	scripts/venv $(VENV) -c constraints.txt -e .
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt scripts/venv
+$(DEV): $(BUILT_FROM)
 	scripts/venv $(VENV) -c constraints.txt -e '.[dev]'
 	@touch $@ $(RUN)
 
@@ -53,6 +55,8 @@ docs: $(DEV)
 
 test: check $(SDK)
 	scripts/postgresql
+	scripts/sshd
+	scripts/restic
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
 bench: $(DEV)
@@ -65,4 +69,4 @@ chaos: $(DEV)
 	$(BIN)/python -m tests.chaos --kills 300 --store postgresql --workers 3 $(CHAOS_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(SDK_VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SDK_VENV) .restic site dist build src/snapkeep.egg-info src/snapkeep/repository/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
