@@ -71,6 +71,8 @@ class Mutator:
         self.random = random.Random(seed)
         self.top = os.fsencode(top)
         self.big = big
+        self.backdated: set[int] = set()
+        """Inodes of files that were written without a trace in size and modify time, in the last `mutate`."""
         self._count = 0
         self._acts: list[tuple[int, Callable[[], None]]] = [
             (18, self.create), (8, self.modify), (3, self.truncate), (4, self.append), (3, self.chmod), (2, self.chown),
@@ -83,6 +85,7 @@ class Mutator:
 
     def mutate(self, count: int) -> None:
         """Do so many things."""
+        self.backdated.clear()
         acts, weights = [act for _, act in self._acts], [weight for weight, _ in self._acts]
         for act in self.random.choices(acts, weights, k=count):
             with suppress(FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError):
@@ -258,3 +261,4 @@ class Mutator:
         with open(path, "r+b") as file:
             file.write(self.random.randbytes(min(before.st_size, 100)))
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        self.backdated.add(before.st_ino)

@@ -94,8 +94,8 @@ def test_nodes_of_a_real_restic(share: Path, tmp_path: Path) -> None:
     (share / "set-id").chmod(0o6755)
     os.symlink(b"bad\xff<", os.fsencode(share) + b"/link")
     os.utime(share / "mode", ns=(5, -1_500_000_000))
-    for name, value in (("user.one", b"\0\xff"), ("user.<é>", b"")):
-        os.setxattr(share / "plain", name, value)
+    os.setxattr(share / "plain", "user.one", b"\0\xff")
+    os.setxattr(share / "plain", "user.<é>", b"")
     os.setxattr(share / "plain", b"user.\xff", b"not UTF-8")
     if os.geteuid() == 0:
         os.mknod(share / "device", stat.S_IFCHR | 0o600, os.makedev(7, 300))

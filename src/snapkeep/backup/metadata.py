@@ -89,6 +89,15 @@ def attributes_text(where: int | bytes) -> str:
     return f',"extended_attributes":[{",".join(texts)}]'
 
 
+def unix_mode(mode: int) -> int:
+    """Return a node's mode as the file system takes it: permissions, set-id and sticky bits."""
+    unix = mode & 0o777
+    for bit, go in _GO_BITS:
+        if mode & go:
+            unix |= bit
+    return unix
+
+
 @lru_cache(1024)
 def _type_and_mode(mode: int) -> str:
     name, bits = _GO_TYPES[stat.S_IFMT(mode)]

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.backup.mutations import Mutator
+from tests.backup.support import assert_equal, request
+
+from snapkeep.backup.nodes import tree_text
+from snapkeep.backup.reader import RecoveryPoint
+from snapkeep.backup.restore import restore
+from snapkeep.backup.writer import full_backup
+from snapkeep.model.errors import Conflict, Damaged, InvalidInput, NotFound
+from snapkeep.repository.blobs import BlobType
+from snapkeep.repository.repository import Repository
+
+SHARE = b"files1/projects"
+
+
+def backed_up(repository: Repository, share: Path) -> RecoveryPoint:
+    done = full_backup(repository, request(share, "s0"), readers=1)
+    return RecoveryPoint(repository, repository.snapshot(done.snapshot_id))
+
+
+def test_restored_equals_source(repository: Repository, share: Path, tmp_path: Path) -> None:
+    Mutator(share, 7).mutate(300)
+    point = backed_up(repository, share)
+    done = restore(point, tmp_path / "target", path=SHARE)
+    assert done.problems == []
+    assert_equal(share, tmp_path / "target")
+    assert (tmp_path / "target").stat().st_mtime_ns == share.stat().st_mtime_ns
+    again = restore(point, tmp_path / "target", path=SHARE, overwrite=True)
+    assert again.problems == []
+    assert_equal(share, tmp_path / "target")
+
+
+def test_one_file_and_one_directory(repository: Repository, share: Path, tmp_path: Path) -> None:
+    (share / "a" / "b").mkdir(parents=True)
+    (share / "a" / "b" / "file").write_text("content")
+    (share / "sparse").write_bytes(bytes(5_000_000) + b"end")
+    os.link(share / "sparse", share / "a" / "linked")
+    point = backed_up(repository, share)
+    restore(point, tmp_path / "one", path=SHARE + b"/a/b/file")
+    assert (tmp_path / "one" / "file").read_text() == "content"
+    restore(point, tmp_path / "two", path=SHARE + b"/a")
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["b", "linked"]
+    restore(point, tmp_path / "all")
+    found = (tmp_path / "all" / "files1" / "projects" / "sparse").stat()
+    assert (found.st_nlink, found.st_size) == (2, 5_000_003)
+    assert found.st_blocks * 512 < 1_000_000
+    with pytest.raises(NotFound):
+        restore(point, tmp_path / "three", path=b"absent")
+
+
+def test_target_that_is_not_empty(repository: Repository, share: Path, tmp_path: Path) -> None:
+    (share / "file").write_text("new")
+    (share / "directory").mkdir()
+    (share / "directory" / "inside").write_text("new")
+    point = backed_up(repository, share)
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    target.mkdir()
+    outside.mkdir()
+    (target / "file").write_text("old")
+    (target / "directory").symlink_to(outside)
+    with pytest.raises(Conflict):
+        restore(point, target, path=SHARE)
+    assert (target / "file").read_text() == "old"
+    done = restore(point, target, path=SHARE, overwrite=True)
+    assert (target / "file").read_text() == "new"
+    assert list(outside.iterdir()) == []
+    assert [path for path, _ in done.problems] == [b"directory"]
+
+
+def test_what_is_in_a_recovery_point(repository: Repository, share: Path) -> None:
+    (share / "a").mkdir()
+    (share / "a" / "one.txt").write_text("1")
+    (share / "two.txt").write_bytes(b"2" * 1_500_000)
+    (share / os.fsdecode(b"\xff.bin")).touch()
+    point = backed_up(repository, share)
+    assert [name for name, _ in point.list(SHARE)] == [b"a", b"two.txt", b"\xff.bin"]
+    assert [path for path, _ in point.walk()] == [
+        b"files1", SHARE, SHARE + b"/a", SHARE + b"/a/one.txt", SHARE + b"/two.txt", SHARE + b"/\xff.bin",
+    ]  # fmt: skip
+    assert [path for path, _ in point.find(b"*.txt")] == [SHARE + b"/a/one.txt", SHARE + b"/two.txt"]
+    assert b"".join(point.read(point.node(SHARE + b"/two.txt"))) == b"2" * 1_500_000
+    with pytest.raises(InvalidInput):
+        list(point.read(point.node(SHARE)))
+    with pytest.raises(InvalidInput):
+        point.list(SHARE + b"/two.txt")
+    with pytest.raises(InvalidInput):
+        point.node(b"/")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "", "/etc"])
+def test_hostile_names_are_refused(repository: Repository, share: Path, tmp_path: Path, name: str) -> None:
+    point = backed_up(repository, share)
+    node = f'{{"name":"{name}","type":"file","uid":0,"gid":0,"content":[]}}'.encode()
+    tree = repository.add_plain(BlobType.TREE, tree_text([node]))
+    hostile = RecoveryPoint(repository, replace(point.snapshot, tree=tree.hex()))
+    with pytest.raises(Damaged):
+        restore(hostile, tmp_path / "target")
+    assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_missing_content_is_a_problem_of_its_file(repository: Repository, share: Path, tmp_path: Path) -> None:
+    point = backed_up(repository, share)
+    time = '"mtime":"2020-01-01T00:00:00Z","ctime":"2020-01-01T00:00:00Z"'
+    nodes = [
+        f'{{"name":"bad","type":"file","mode":420,{time},"uid":0,"gid":0,"size":1,"content":["{"0" * 64}"]}}'.encode(),
+        f'{{"name":"good","type":"fifo","mode":33554852,{time},"uid":0,"gid":0,"content":null}}'.encode(),
+    ]
+    tree = repository.add_plain(BlobType.TREE, tree_text(nodes))
+    broken = RecoveryPoint(repository, replace(point.snapshot, tree=tree.hex()))
+    done = restore(broken, tmp_path / "target")
+    assert [path for path, _ in done.problems] == [b"bad"]
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["good"]
+    assert stat.S_ISFIFO((tmp_path / "target" / "good").stat().st_mode)
