@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -26,9 +27,11 @@ from snapkeep.model.snapshots import Snapshot, SnapshotKind
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
-from snapkeep.operations.engine import Engine, WorkerSettings
+from snapkeep.operations.engine import Engine, Lane, WorkerSettings
+from snapkeep.operations.host import Host
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import HANDLERS, Runner
+from snapkeep.operations.service import Operations
 from snapkeep.simulators.kit.process import SimulatorProcess
 from snapkeep.simulators.nutanix_files.testing import Api
 
@@ -171,7 +174,7 @@ class Job:
 class _NoEngine(Engine):
     """Takes operations and leaves it to the harness to run them."""
 
-    async def submit(self, operation_id: str, generation: int, *, queue: str, key: str) -> None:
+    async def submit(self, operation_id: str, generation: int, *, queue: str, lane: Lane, key: str) -> None:
         pass
 
 
@@ -212,7 +215,7 @@ class World:
     async def run(self, job: Job, life: Life | None = None) -> bool:
         """Run what is left of a job in a new worker; say whether it came to its end."""
         worker = f"w{next(self._numbers)}"
-        runner = Runner(self.catalog, self.connections, self.dispatcher, self.clock, LIMITS, worker)
+        runner = self._runner(worker)
 
         async def work() -> bool:
             started = job.started
@@ -227,9 +230,14 @@ class World:
 
         return await (life or Life()).lead(work()) or False
 
+    def _runner(self, worker: str) -> Runner:
+        operations = Operations(self.catalog, self.connections, self.dispatcher, self.clock, 15.0)
+        host = Host(name=worker, directory=Path("/nonexistent"))
+        return Runner(self.catalog, self.connections, self.dispatcher, self.clock, LIMITS, host, operations)
+
     async def begin(self, job: Job) -> None:
         """Run the first step of a job only."""
-        runner = Runner(self.catalog, self.connections, self.dispatcher, self.clock, LIMITS, "first")
+        runner = self._runner("first")
         job.started = json.loads(json.dumps(await runner.start(job.id, job.generation)))
 
     async def done(self, kind: str, **request: Any) -> OperationRecord:

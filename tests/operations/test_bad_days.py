@@ -23,6 +23,7 @@ from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.model.errors import Timeout, Unavailable
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.engine import Engine, Work, WorkerSettings
+from snapkeep.operations.host import Host
 from snapkeep.operations.membership import Membership
 from snapkeep.operations.open import open_operations
 from snapkeep.operations.run import Limits, Run
@@ -308,7 +309,7 @@ async def test_a_clock_that_jumps_ends_no_operation_and_time_that_passes_does(da
             now=clock.now(),
         )
         unused: Any = None
-        runner = Runner(catalog, unused, unused, clock, limits, "w")
+        runner = Runner(catalog, unused, unused, clock, limits, Host(name="w", directory=Path("/nonexistent")), unused)
 
         async def step() -> Run:
             claimed = await catalog.operations.claim(operation, 0, "w", clock.now(), phase="starting")

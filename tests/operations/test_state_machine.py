@@ -47,8 +47,9 @@ from snapkeep.catalog.records import ChangeListState, ExportState, OperationReco
 from snapkeep.model.errors import Busy, Conflict, NotFound
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.operations.engine import WorkerSettings, engine_url
+from snapkeep.operations.host import Host
 from snapkeep.operations.open import Opened, OperationsSettings, open_operations
-from snapkeep.operations.service import Requester
+from snapkeep.operations.requester import Requester
 from snapkeep.plugins.nutanix_files import tasks
 from snapkeep.simulators.kit.process import SimulatorProcess
 
@@ -58,6 +59,7 @@ END_SECONDS = 30.0
 """Within which everything must have ended, once nothing goes wrong any more."""
 
 BY = Requester("test")
+HOST = Host(directory=Path("/nonexistent"))
 PICK = st.integers(0, 9)
 
 
@@ -77,7 +79,7 @@ class Server:
         self.opened = await self._stack.enter_async_context(
             open_operations(
                 catalog,
-                OperationsSettings(engine=self._engine, worker=worker, limits=LIMITS),
+                OperationsSettings(engine=self._engine, worker=worker, limits=LIMITS, host=HOST),
                 clock=QuickClock(),
                 on_failure=_fail,
             )

@@ -30,6 +30,7 @@ class OpenOperation:
     """What is needed to see that the engine works on an operation."""
 
     id: str
+    kind: str
     generation: int
     queue: str
     system_id: str
@@ -267,6 +268,7 @@ class Operations:
 def _open_query() -> Select[Any]:
     return select(
         operations.c.id,
+        operations.c.kind,
         operations.c.generation,
         operations.c.queue,
         operations.c.system_id,

@@ -12,12 +12,15 @@ from snapkeep.catalog.operations import OpenOperation, ended
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import SnapkeepError
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.engine import Engine, job_id
+from snapkeep.operations.engine import Engine, Lane, job_id
 
 log = structlog.get_logger(__name__)
 
 MAX_GENERATIONS = 1000
 """How often an operation is begun anew: by people who pause it, or because the engine came to no end with it."""
+
+MOVERS = frozenset({"backup", "recover", "check"})
+"""Kinds of operations that move data."""
 
 _OPEN_STATES = [OperationState(state) for state in OPEN]
 
@@ -47,9 +50,7 @@ class Dispatcher:
     async def _dispatch(self, operation: OperationRecord) -> None:
         try:
             if operation.exclusive is None or operation.turn is not None:
-                await self._engine.submit(
-                    operation.id, operation.generation, queue=operation.queue, key=operation.system_id
-                )
+                await self._submit(operation, operation.generation)
             else:
                 await self.next_turn(operation.exclusive)
         except Exception as error:  # noqa: BLE001 - the sweep finds it
@@ -59,7 +60,7 @@ class Dispatcher:
     async def next_turn(self, exclusive: str) -> None:
         """Give the turn to the next operation that waits for it, if it is free."""
         if found := await self._catalog.operations.take_turn(exclusive):
-            await self._submit(found)
+            await self._submit(found, found.generation)
 
     async def pass_turn(self, operation: OperationRecord) -> None:
         """Let the next one go on, now that this operation has ended or waits. A failure is no harm, either."""
@@ -79,7 +80,7 @@ class Dispatcher:
             for item in ready:
                 has_ended = known.get(job_id(item.id, item.generation))
                 if has_ended is None:
-                    await self._submit(item)
+                    await self._submit(item, item.generation)
                 elif has_ended:
                     await self._begin_anew(item)
             for exclusive in {item.exclusive for item in found if item.exclusive and not item.turn}:
@@ -95,7 +96,8 @@ class Dispatcher:
             return
         if await self._catalog.operations.change(item.id, _OPEN_STATES, item.generation, generation=generation):
             log.warning("the engine lost an operation; it is begun anew", operation=item.id)
-            await self._engine.submit(item.id, generation, queue=item.queue, key=item.system_id)
+            await self._submit(item, generation)
 
-    async def _submit(self, item: OpenOperation) -> None:
-        await self._engine.submit(item.id, item.generation, queue=item.queue, key=item.system_id)
+    async def _submit(self, item: OperationRecord | OpenOperation, generation: int) -> None:
+        lane = Lane.MOVERS if item.kind in MOVERS else Lane.OPERATIONS
+        await self._engine.submit(item.id, generation, queue=item.queue, lane=lane, key=item.system_id)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -28,6 +29,9 @@ APPLICATION_VERSION = "2"
 
 POLLING_SECONDS = 0.1
 """How often a queue is looked at: the longest wait before an operation begins."""
+
+MOVERS_POLLING_SECONDS = 0.5
+"""The same for operations that move data."""
 
 SUBMIT_SECONDS = 5.0
 """How long handing an operation to the engine may take; what was not handed over then is found later."""
@@ -58,8 +62,20 @@ class WorkerSettings:
     """Operations that run at once on one system, in all workers together."""
     at_once: int = 64
     """Operations of one queue that run at once in this process."""
+    movers_at_once: int = 2
+    """Operations that move data, of one queue, that run at once in this process."""
     takeover_seconds: float = 15.0
     """A worker that gives no sign of life for so long is held to be dead."""
+
+
+class Lane(StrEnum):
+    """Which kind of work: each has queues and limits of its own.
+
+    What moves data takes hours, and has other operations do its work on the systems: it must not take their places.
+    """
+
+    OPERATIONS = "operations"
+    MOVERS = "movers"
 
 
 class _JsonSerializer(Serializer):
@@ -148,7 +164,7 @@ class Engine:
         )
         DBOS(config=config)
         try:
-            DBOS.listen_queues([_queue_name(queue) for queue in self._settings.queues])
+            DBOS.listen_queues([_queue_name(queue, lane) for queue in self._settings.queues for lane in Lane])
             DBOS.launch()  # in the running loop on purpose: DBOS then runs every workflow in it
             for queue in self._settings.queues:
                 await self._register(queue)
@@ -162,12 +178,12 @@ class Engine:
             engine.dispose()
             _Registered.work = None
 
-    async def submit(self, operation_id: str, generation: int, *, queue: str, key: str) -> None:
+    async def submit(self, operation_id: str, generation: int, *, queue: str, lane: Lane, key: str) -> None:
         """Put an operation into a queue; doing so again changes nothing. Raises TimeoutError."""
         async with asyncio.timeout(SUBMIT_SECONDS):
             await self._register(queue)
             with SetWorkflowID(job_id(operation_id, generation)), SetEnqueueOptions(queue_partition_key=key):
-                await DBOS.enqueue_workflow_async(_queue_name(queue), _operation, operation_id, generation)
+                await DBOS.enqueue_workflow_async(_queue_name(queue, lane), _operation, operation_id, generation)
 
     async def jobs(self, wanted: Sequence[str]) -> dict[str, bool]:
         """Return of the jobs that the engine knows whether they have ended."""
@@ -220,15 +236,18 @@ class Engine:
             await DBOS.delete_workflows_async([status.workflow_id for status in ended])
 
     async def _register(self, queue: str) -> None:
-        if queue not in self._queues:
+        if queue in self._queues:
+            return
+        settings = self._settings
+        for lane, at_once in ((Lane.OPERATIONS, settings.at_once), (Lane.MOVERS, settings.movers_at_once)):
             await DBOS.register_queue_async(
-                _queue_name(queue),
-                partition_concurrency=self._settings.per_system,
-                worker_concurrency=self._settings.at_once,
-                polling_interval_sec=POLLING_SECONDS,
+                _queue_name(queue, lane),
+                partition_concurrency=settings.per_system,
+                worker_concurrency=at_once,
+                polling_interval_sec=POLLING_SECONDS if lane is Lane.OPERATIONS else MOVERS_POLLING_SECONDS,
                 on_conflict="always_update",
             )
-            self._queues.add(queue)
+        self._queues.add(queue)
 
 
 def engine_url(catalog: sa.URL, file: Path) -> sa.URL:
@@ -238,8 +257,8 @@ def engine_url(catalog: sa.URL, file: Path) -> sa.URL:
     return sa.URL.create("sqlite", database=str(file))
 
 
-def _queue_name(queue: str) -> str:
-    return f"operations-{queue}"
+def _queue_name(queue: str, lane: Lane) -> str:
+    return f"{lane}-{queue}"
 
 
 def _chunks(wanted: Sequence[str]) -> Iterable[Sequence[str]]:

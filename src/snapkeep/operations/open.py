@@ -16,7 +16,9 @@ from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.engine import Engine, WorkerSettings
+from snapkeep.operations.host import Host
 from snapkeep.operations.membership import Membership
+from snapkeep.operations.mounts import unmount_leftovers
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import Runner
 from snapkeep.operations.service import Operations
@@ -35,6 +37,7 @@ class OperationsSettings:
     engine: sa.URL
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     limits: Limits = field(default_factory=Limits)
+    host: Host
     keep_operations: timedelta = timedelta(days=90)
     alone: bool = True
     """No other process of this name can live: a data directory was claimed."""
@@ -48,6 +51,7 @@ class Opened:
     connections: Connections
     engine: Engine
     membership: Membership
+    host: Host
 
 
 @asynccontextmanager
@@ -64,20 +68,21 @@ async def open_operations(
     connections = Connections(catalog.systems, clock)
     engine = Engine(settings.worker)
     dispatcher = Dispatcher(catalog, engine, clock)
-    runner = Runner(catalog, connections, dispatcher, clock, settings.limits, settings.worker.name)
     operations = Operations(catalog, connections, dispatcher, clock, settings.worker.takeover_seconds)
+    runner = Runner(catalog, connections, dispatcher, clock, settings.limits, settings.host, operations)
     membership = Membership(catalog, engine, clock, settings.worker)
     upkeep = Upkeep(
         catalog, engine, operations, dispatcher, membership, clock, keep_operations=settings.keep_operations
     )
     crashed = await membership.join(alone=settings.alone)
     try:
+        await unmount_leftovers(settings.host)
         async with engine.running(settings.engine, runner):
             if crashed is not None:
                 for system_id in await catalog.operations.systems_of(crashed.name):
                     await operations.reconcile_after_crash(system_id)
             async with upkeep.running(on_failure):
-                yield Opened(operations, connections, engine, membership)
+                yield Opened(operations, connections, engine, membership, settings.host)
             await dispatcher.settle()
             log.info("leaving; what is under way goes on elsewhere, or at the next start", worker=settings.worker.name)
         await membership.leave()

@@ -5,29 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.operations import Signals
-from snapkeep.catalog.records import AssetRecord, OperationRecord, SnapshotRecord
-from snapkeep.model.errors import Timeout, Unavailable
+from snapkeep.catalog.records import AssetRecord, OperationRecord, OperationState, SnapshotRecord
+from snapkeep.model.errors import Conflict, SnapkeepError, Timeout, Unavailable
 from snapkeep.model.work import Pending
 from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
+from snapkeep.operations.host import Host
+from snapkeep.operations.requester import Requester
 from snapkeep.plugin.roles import Roles
 
+if TYPE_CHECKING:
+    from snapkeep.operations.service import Operations
+
 T = TypeVar("T")
+Told = tuple[str, float | None]
+"""Phase and progress."""
 
 log = structlog.get_logger(__name__)
 
 CANCEL_SECONDS = 1.0
 """How often a waiting operation looks whether it was cancelled."""
+
+PART_SECONDS = 0.25
+"""How often it is looked at an operation that does a part of another one."""
 
 REPORT_SECONDS = 1.0
 """How often its progress is recorded."""
@@ -49,6 +60,10 @@ class Limits:
     """One call to a plug-in."""
 
 
+class Unwanted(Exception):
+    """Ends the work of a thread that nobody waits for any more."""
+
+
 class Cancelled(Exception):
     """Somebody asked to cancel this operation."""
 
@@ -58,7 +73,7 @@ class Paused(Exception):
 
 
 class Run:
-    """What a handler needs: the operation, the catalog, the connected system, and `wait`."""
+    """What a handler needs: the operation, the catalog, the connected system, this host, and how to wait."""
 
     def __init__(
         self,
@@ -67,6 +82,8 @@ class Run:
         connect: Callable[[], Awaitable[Roles]],
         clock: Clock,
         limits: Limits,
+        host: Host,
+        operations: Operations,
         *,
         begun: float,
         cancellable: bool,
@@ -77,6 +94,9 @@ class Run:
         self.catalog = catalog
         self.clock = clock
         self.limits = limits
+        self.host = host
+        self.operations = operations
+        """For those that have other operations do a part of their work."""
         self.uncertain = operation.attempt > 1
         """Whether the system may have done what was asked, although no answer came."""
         self._connect = connect
@@ -220,6 +240,57 @@ class Run:
             await self.check_cancel()
             await self.report(phase, answer.progress)
             await self.pause(answer.after)
+
+    async def part(self, label: str, ask: Callable[[Requester], Awaitable[OperationRecord]]) -> OperationRecord:
+        """Have another operation do a part of this one, and wait for its end; asked again, it is found again.
+
+        A cancel of this one cancels it. Raises what it failed with, Conflict when somebody cancelled it.
+        """
+        asked = await ask(Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label)))
+        try:
+            while not asked.state.ended:
+                await self.report(f"{label}: {asked.phase}", asked.progress)
+                await self.pause(PART_SECONDS)
+                asked = await self.catalog.operations.get(asked.id)
+        except (Cancelled, Timeout):
+            with contextlib.suppress(Conflict):
+                await self.operations.cancel(asked)
+            raise
+        if asked.state is OperationState.CANCELLED:
+            raise Conflict(f"{label}: operation {asked.id} was cancelled", next_step="Ask for this one again.")
+        if asked.error is not None:
+            raise SnapkeepError.from_dict(asked.error).with_context(label)
+        return asked
+
+    async def ended_part(self, label: str) -> OperationRecord | None:
+        """Return an operation that `part` has asked for, once it has ended; None when it was never asked for."""
+        asked = await self.catalog.operations.known(self.request_id(label))
+        while asked is not None and not asked.state.ended:
+            await self.pause(PART_SECONDS)
+            asked = await self.catalog.operations.known(asked.id)
+        return asked
+
+    async def in_thread(self, work: Callable[[Callable[[], None]], T], tell: Callable[[], Told]) -> T:
+        """Run long work of ours in a thread. It is given a function to call often, that raises when it is to end.
+
+        `tell` says from time to time how far it is. Raises what the work raises, and what `check_cancel` raises.
+        """
+        unwanted = threading.Event()
+
+        def stop() -> None:
+            if unwanted.is_set():
+                raise Unwanted
+
+        task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+        try:
+            while not (await asyncio.wait({task}, timeout=CANCEL_SECONDS))[0]:
+                await self.report(*tell())
+                await self.check_cancel()
+            return task.result()
+        finally:
+            if not task.done():
+                unwanted.set()
+                await asyncio.wait({task})
 
     async def pause(self, seconds: float) -> None:
         """Sleep, in pieces short enough to notice a cancel."""

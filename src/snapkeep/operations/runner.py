@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 from structlog.contextvars import bound_contextvars
@@ -23,13 +23,19 @@ from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
+from snapkeep.operations.host import Host
+from snapkeep.operations.kinds.backup import BackupHandler
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.kinds.diff import DiffHandler
 from snapkeep.operations.kinds.discover import DiscoverHandler
 from snapkeep.operations.kinds.exports import DeportHandler, ExportHandler
 from snapkeep.operations.kinds.reconcile import ReconcileHandler
+from snapkeep.operations.kinds.recover import CheckHandler, RecoverHandler
 from snapkeep.operations.kinds.snapshots import CloneHandler, CreateHandler, DeleteHandler, RestoreHandler
 from snapkeep.operations.run import Cancelled, Limits, Outage, Paused, Run
+
+if TYPE_CHECKING:
+    from snapkeep.operations.service import Operations
 
 T = TypeVar("T")
 
@@ -45,6 +51,9 @@ HANDLERS: Mapping[str, Handler] = {
         DeportHandler(),
         DiffHandler(),
         ReconcileHandler(),
+        BackupHandler(),
+        RecoverHandler(),
+        CheckHandler(),
     )
 }
 """Every kind of operation."""
@@ -72,14 +81,17 @@ class Runner:
         dispatcher: Dispatcher,
         clock: Clock,
         limits: Limits,
-        worker: str,
+        host: Host,
+        operations: Operations,
     ) -> None:
         self._catalog = catalog
         self._connections = connections
         self._dispatcher = dispatcher
         self._clock = clock
         self._limits = limits
-        self._worker = worker
+        self._host = host
+        self._operations = operations
+        self._worker = host.name
         self._begun: dict[tuple[str, int], float] = {}
 
     async def start(self, operation_id: str, generation: int) -> dict[str, Any]:
@@ -181,6 +193,8 @@ class Runner:
             connect,
             self._clock,
             self._limits,
+            self._host,
+            self._operations,
             begun=self._begun.setdefault((operation.id, operation.generation), self._clock.monotonic()),
             cancellable=handler.cancellable,
             pausable=handler.pausable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,9 +16,11 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.operations import ended
 from snapkeep.catalog.records import (
     AssetRecord,
+    BackupRecord,
     ExportRecord,
     OperationRecord,
     OperationState,
+    RepositoryRecord,
     SnapshotRecord,
     SystemRecord,
     WorkerState,
@@ -31,6 +33,7 @@ from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
+from snapkeep.operations.requester import Requester
 from snapkeep.operations.runner import HANDLERS
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
 
@@ -43,11 +46,20 @@ _WAITING = [OperationState.QUEUED, OperationState.PAUSED]
 
 
 @dataclass(frozen=True, slots=True)
-class Requester:
-    """Who asks, and under which id: who asks again under the same id gets the same operation."""
+class _Subject:
+    """On what an operation works, where that is no system, or another queue than the system's does the work."""
 
+    id: str
     name: str
-    operation_id: str | None = None
+    queue: str
+
+    @classmethod
+    def of(cls, system: SystemRecord, queue: str) -> _Subject:
+        return cls(system.id, system.name, queue)
+
+    @classmethod
+    def repository(cls, repository: RepositoryRecord) -> _Subject:
+        return cls(repository.id, f"repository:{repository.name}", repository.queue)  # no system is called so
 
 
 class Operations:
@@ -115,6 +127,13 @@ class Operations:
                 f"{snapshot.reference} is exported to {', '.join(item.export.host.name for item in exports)}",
                 next_step=f"First `snapkeep snapshot deport {snapshot.reference}`.",
                 dependents=[item.id for item in exports],
+            )
+        if pinned := await self._catalog.backups.chains_from(snapshot.id):
+            raise Busy(
+                f"{snapshot.reference} is where the next incremental backup starts, into "
+                + ", ".join(item.repository_name for item in pinned),
+                next_step="Back up again, which deletes it; or forget the recovery point that was made from it.",
+                dependents=[item.backup_id for item in pinned],
             )
         users = [
             operation
@@ -198,6 +217,55 @@ class Operations:
         begin = base.snapshot.name if base else "(nothing)"
         target = f"{asset.reference}: {begin} to {new.snapshot.name}"
         return await self._on_asset("diff", asset, target, request, by)
+
+    # -- backups ---------------------------------------------------------------------------------------------------
+    async def back_up(
+        self, asset: AssetRecord, repository: RepositoryRecord, by: Requester, *, full: bool, keep_base: bool
+    ) -> OperationRecord:
+        """Make a recovery point of an asset. One that is under way already is returned instead.
+
+        `full`: walk everything, whatever the system says has changed. `keep_base`: leave the snapshot of the last one.
+        """
+        if known := await self._known(by):
+            return known
+        for capability in (Capability.CREATE, Capability.EXPORT):
+            asset.asset.require(capability)
+        for operation in await self._catalog.operations.unended(asset.system_name):
+            same = (operation.request.get("asset_id"), operation.request.get("repository_id"))
+            if operation.kind == "backup" and same == (asset.id, repository.id):
+                return operation
+        request = {"asset_id": asset.id, "repository_id": repository.id, "full": full, "keep_base": keep_base}
+        system = await self._catalog.systems.get(asset.system_id)
+        target = f"{asset.reference} into {repository.name}"
+        return await self._submit("backup", _Subject.of(system, repository.queue), target, request, by)
+
+    async def recover(
+        self, backup: BackupRecord, target: str, paths: Sequence[str], by: Requester, *, overwrite: bool
+    ) -> OperationRecord:
+        """Restore files from a recovery point to a directory of the worker that serves the repository's queue.
+
+        `paths` lie below the share, in percent-encoded bytes; none: all of it.
+        """
+        if known := await self._known(by):
+            return known
+        repository = await self._catalog.repositories.get(backup.repository_id)
+        request = {
+            "repository_id": repository.id,
+            "backup_id": backup.id,
+            "target": target,
+            "paths": list(paths),
+            "overwrite": overwrite,
+        }
+        return await self._submit(
+            "recover", _Subject.repository(repository), f"{backup.reference} to {target}", request, by
+        )
+
+    async def check_repository(self, repository: RepositoryRecord, data: str, by: Requester) -> OperationRecord:
+        """Check a repository: its structure, and none, a sample or all of its data."""
+        if known := await self._known(by):
+            return known
+        request = {"repository_id": repository.id, "data": data}
+        return await self._submit("check", _Subject.repository(repository), repository.name, request, by)
 
     # -- life --------------------------------------------------------------------------------------------------------
     async def cancel(self, operation: OperationRecord) -> OperationRecord:
@@ -299,7 +367,20 @@ class Operations:
             case "diff":
                 base = await snapshot("base_id") if request["base_id"] else None
                 return await self.diff(await inventory.asset(request["asset_id"]), base, await snapshot("new_id"), by)
-        raise InvalidInput(f"A {operation.kind} cannot be retried; ask for it anew")
+        return await self._retry_mover(operation.kind, request, by)
+
+    async def _retry_mover(self, kind: str, request: Mapping[str, Any], by: Requester) -> OperationRecord:
+        match kind:
+            case "backup":
+                asset = await self._catalog.inventory.asset(request["asset_id"])
+                repository = await self._repository(request)
+                return await self.back_up(asset, repository, by, full=request["full"], keep_base=request["keep_base"])
+            case "recover":
+                backup = await self._catalog.backups.get(request["backup_id"])
+                return await self.recover(backup, request["target"], request["paths"], by, overwrite=True)
+            case "check":
+                return await self.check_repository(await self._repository(request), request["data"], by)
+        raise InvalidInput(f"A {kind} cannot be retried; ask for it anew")
 
     async def explain(self, operation: OperationRecord) -> str:
         """Return the phase of an operation; of one that waits, what it waits for."""
@@ -377,6 +458,9 @@ class Operations:
                     dependents=[operation.id],
                 )
 
+    async def _repository(self, request: Mapping[str, Any]) -> RepositoryRecord:
+        return await self._catalog.repositories.get(request["repository_id"])
+
     async def _known(self, by: Requester) -> OperationRecord | None:
         """Return the operation that this requester has asked for already, under the same key."""
         return await self._catalog.operations.known(by.operation_id) if by.operation_id else None
@@ -388,15 +472,15 @@ class Operations:
         return await self._submit(kind, system, target, {"asset_id": asset.id, **request}, by)
 
     async def _submit(
-        self, kind: str, system: SystemRecord, target: str, request: dict[str, Any], by: Requester
+        self, kind: str, subject: SystemRecord | _Subject, target: str, request: dict[str, Any], by: Requester
     ) -> OperationRecord:
         """Record the intent, then hand it to the engine; a crash in between is mended by the dispatcher's sweep."""
         operation = await self._catalog.operations.add(
             operation_id=by.operation_id or self._clock.new_id(),
             kind=kind,
-            system_id=system.id,
-            system_name=system.name,
-            queue=system.queue,
+            system_id=subject.id,
+            system_name=subject.name,
+            queue=subject.queue,
             target=target,
             request=request,
             requester=by.name,

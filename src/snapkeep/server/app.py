@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import APIRouter, Depends, FastAPI
 
 from snapkeep import __version__
-from snapkeep.server import health, metrics, problems, routes_assets, routes_operations, routes_systems
+from snapkeep.server import health, metrics, problems, routes_assets, routes_backups, routes_operations, routes_systems
 from snapkeep.server.context import Context, require_token
 from snapkeep.server.datadir import token_digest
 from snapkeep.server.schemas import Problem
@@ -42,7 +42,7 @@ def create_app(token: str, open_context: Callable[[], AbstractAsyncContextManage
     app.state.token_digest = token_digest(token)
     problems.install(app)
     api = APIRouter(prefix="/v1", dependencies=[Depends(require_token)])
-    for part in (routes_systems.router, routes_assets.router, routes_operations.router):
+    for part in (routes_systems.router, routes_assets.router, routes_operations.router, routes_backups.router):
         api.include_router(part)
 
     @api.get("/openapi.json", tags=["about"])

@@ -14,7 +14,9 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.model.errors import AuthenticationFailed
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
-from snapkeep.operations.service import Operations, Requester
+from snapkeep.operations.host import Host
+from snapkeep.operations.requester import Requester
+from snapkeep.operations.service import Operations
 from snapkeep.server.datadir import token_digest
 from snapkeep.server.health import Health
 from snapkeep.server.metrics import CatalogMetrics
@@ -28,6 +30,7 @@ class Context:
     operations: Operations
     connections: Connections
     clock: Clock
+    host: Host
     health: Health
     catalog_metrics: CatalogMetrics
 

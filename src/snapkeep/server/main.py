@@ -108,6 +108,7 @@ async def _opened(
             parts.operations,
             parts.connections,
             clock,
+            parts.host,
             Health(
                 catalog,
                 engine_runs=parts.engine.runs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, status
@@ -14,8 +13,9 @@ from snapkeep.catalog.records import OperationState
 from snapkeep.changes.store import read_changes
 from snapkeep.changes.wire import change_to_dict
 from snapkeep.model.changes import ChangeOperation, ObjectType
-from snapkeep.model.errors import Incomplete, InvalidInput
+from snapkeep.model.errors import Incomplete
 from snapkeep.server.context import Caller, Parts
+from snapkeep.server.parameters import raw_parameter
 from snapkeep.server.schemas import ChangeListIn, ChangeListOut, OperationOut, Page, WorkerOut
 
 router = APIRouter(tags=["operations"])
@@ -116,7 +116,7 @@ class _Filter:
     ) -> None:
         self.operations = frozenset(operation or ())
         self.types = frozenset(type or ())
-        self.below = _raw_parameter(request, "path") if path else b""
+        self.below = raw_parameter(request, "path") if path else b""
 
 
 Filter = Annotated[_Filter, Depends()]
@@ -174,12 +174,3 @@ async def _lines(entries: AsyncIterator[tuple[int, Any]]) -> AsyncIterator[bytes
             buffer.clear()
     if buffer:
         yield bytes(buffer)
-
-
-def _raw_parameter(request: Request, name: str) -> bytes:
-    """Return a query parameter as its bytes: paths need not be UTF-8."""
-    for pair in request.scope["query_string"].split(b"&"):
-        key, _, value = pair.partition(b"=")
-        if unquote_to_bytes(key) == name.encode():
-            return unquote_to_bytes(value.replace(b"+", b" "))
-    raise InvalidInput(f"The parameter {name} is missing")

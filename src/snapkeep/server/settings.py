@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from snapkeep.catalog.database import parse_url, sqlite_url
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.engine import WorkerSettings, engine_url
+from snapkeep.operations.host import Host
 from snapkeep.operations.open import OperationsSettings
 from snapkeep.operations.run import Limits
 from snapkeep.server.datadir import DataDir, default_data_dir
@@ -55,6 +56,16 @@ class ProcessSettings(BaseSettings):
     )
     operations_at_once: int = Field(
         default=64, ge=1, description="Operations of one queue that run at once in one process."
+    )
+    backups_at_once: int = Field(
+        default=2, ge=1, description="Backups and restores from backups that one process runs at once."
+    )
+    backup_readers: int = Field(default=16, ge=1, le=64, description="Files that a backup reads at once.")
+    host_address: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        max_length=253,
+        description="Address under which systems know this machine as a backup host: exports are opened to it.",
     )
     operation_seconds: float = Field(default=21_600, gt=0, description="Longest time for one operation, in seconds.")
     stall_seconds: float = Field(
@@ -124,7 +135,14 @@ class ProcessSettings(BaseSettings):
                 queues=queues,
                 per_system=self.operations_per_system,
                 at_once=self.operations_at_once,
+                movers_at_once=self.backups_at_once,
                 takeover_seconds=self.takeover_seconds,
+            ),
+            host=Host(
+                name=name,
+                address=self.host_address,
+                directory=self.data_dir.absolute(),
+                readers=self.backup_readers,
             ),
             limits=Limits(
                 deadline=self.operation_seconds,

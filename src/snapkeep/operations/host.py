@@ -1,0 +1,35 @@
+"""This machine as a backup host: where it mounts exports, and what it keeps to be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from snapkeep.model.exports import BackupHost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A worker as the systems see it."""
+
+    name: str = "serve"
+    address: str = "127.0.0.1"
+    """Under which systems know this machine: exports are opened to it."""
+    directory: Path
+    readers: int = 16
+    """Files that a backup reads at once."""
+
+    @property
+    def backup_host(self) -> BackupHost:
+        """The host of exports."""
+        return BackupHost(name=self.name, address=self.address)
+
+    @property
+    def mounts(self) -> Path:
+        """Directory of mount points; every one of them is ours. Another worker on this machine has its own."""
+        return self.directory / "mounts" / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Directory of what can be made again: parts of indexes, tables of hard links."""
+        return self.directory / "cache"

@@ -1,0 +1,379 @@
+"""Back up an asset: snapshot, changes since the last one, export, write, verify, deport, and let the old base go.
+
+What happens on the system is done by operations of their own, each of which survives crashes; this one has them done
+in turn, and finds them again when it is run again. Only the recovery point in the repository, and its record here
+with the pin on its snapshot, are its own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snapkeep.backup.check import compare
+from snapkeep.backup.links import LinkTable
+from snapkeep.backup.request import PARTIAL, BackupRequest, BackupResult, Mode, Progress
+from snapkeep.backup.writer import full_backup, incremental_backup
+from snapkeep.catalog.records import AssetRecord, BackupRecord, ChangeListRecord, SnapshotRecord
+from snapkeep.changes.store import read_blocks
+from snapkeep.model.assets import Capability
+from snapkeep.model.changes import Change
+from snapkeep.model.errors import BaseMissing, Busy, Incomplete, NotFound, SnapkeepError, Unsupported, VendorError
+from snapkeep.model.exports import AccessMode
+from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.base import Handler
+from snapkeep.operations.mounts import mounted
+from snapkeep.operations.repositories import Access, access, logical_path
+from snapkeep.operations.run import Run, Told
+from snapkeep.operations.text import duration, size
+from snapkeep.repository.repository import Repository
+from snapkeep.repository.snapshots import SnapshotFile
+
+SAMPLE = 100
+"""Files that are compared with the snapshot after each backup."""
+
+MOST_NAMED = 100
+"""So many unreadable files are named in the record of a recovery point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a backup is to be made."""
+
+    parent: BackupRecord | None
+    changes: ChangeListRecord | None
+    """What changed since the parent's snapshot; None: everything is walked."""
+    reason: str | None
+    """Why everything is walked although there is a parent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written."""
+
+    result: BackupResult
+    reason: str | None
+    verification: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast it goes, for people."""
+
+    expected: int | None
+    """Bytes that will be read, as far as it is known."""
+    seen: Progress = field(default_factory=lambda: Progress(0, 0, 0, ""))
+    since: float = field(default_factory=time.monotonic)
+    verifying: bool = False
+
+    def take(self, progress: Progress) -> None:
+        """Note how far it is."""
+        self.seen = progress
+
+    def tell(self) -> Told:
+        """Return phase and progress: files, bytes, rate, and the time left where it can be known."""
+        if self.verifying:
+            return "comparing a sample with the snapshot", None
+        seconds = max(time.monotonic() - self.since, 0.001)
+        rate = self.seen.bytes_read / seconds
+        text = f"writing: {self.seen.files:,} files, {size(self.seen.bytes_read)} read, {size(rate)}/s"
+        if not self.expected:
+            return text, None
+        done = min(self.seen.bytes_read / self.expected, 0.99)
+        left = (self.expected - self.seen.bytes_read) / rate if rate else 0
+        return (f"{text}, {duration(left)} left" if left > 1 else text), done
+
+
+class BackupHandler(Handler):
+    """Make a recovery point of an asset in a repository."""
+
+    kind = "backup"
+    finishing = "backing up"
+    cancellable = True
+    undone_on_failure = True
+    exclusive = False
+
+    async def start(self, run: Run) -> Ticket:
+        """Nothing begins here: all is done by parts that can be found again."""
+        return Ticket({})
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Do what is not done yet; return the recovery point."""
+        backup = await run.catalog.backups.known(_backup_id(run))
+        if backup is None:
+            backup = await self._make(run)
+        left = await _tidy(run, backup.snapshot_id, "deport")
+        left += await self._let_base_go(run, backup)
+        return {
+            "backup_id": backup.id,
+            "snapshot": backup.reference,
+            "mode": backup.mode,
+            "reason": backup.reason,
+            "partial": backup.partial,
+            "verification": backup.verification,
+            "counts": backup.counts,
+            "left": left,
+        }
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Leave no export and no snapshot of a backup that did not come to its end; a recovery point stays."""
+        backup = await run.catalog.backups.known(_backup_id(run))
+        if backup is not None:
+            await _tidy(run, backup.snapshot_id, "undo: deport", strict=True)
+            return
+        made = await run.ended_part("snapshot")
+        if made is None or made.result is None:
+            return
+        await _tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
+        snapshot = await run.catalog.inventory.snapshot(made.result["snapshot_id"])
+        if snapshot.gone_at is None:
+            await run.part("undo: delete", lambda by: run.operations.delete(snapshot, by))
+
+    # -- making ------------------------------------------------------------------------------------------------------
+    async def _make(self, run: Run) -> BackupRecord:
+        asset = await run.asset()
+        asset.asset.require(Capability.EXPORT)
+        repository = await run.catalog.repositories.get(run.request["repository_id"])
+        way = await access(run.catalog, repository, run.host)
+        made = await run.part("snapshot", lambda by: run.operations.create(asset, None, by))
+        snapshot = await run.catalog.inventory.snapshot((made.result or {})["snapshot_id"])
+        plan = await self._plan(run, asset, snapshot)
+        host = run.host.backup_host
+        exported = await run.part(
+            f"export to {host.address}",
+            lambda by: run.operations.export(snapshot, host, AccessMode.READ_ONLY, by),
+        )
+        export = (await run.catalog.exports.get((exported.result or {})["export_id"])).export
+        async with mounted(export, snapshot.snapshot.name, run.host, run.operation.id) as source:
+            written = await self._write(run, way, asset, snapshot, plan, source)
+        record = _record(run, way, asset, snapshot, plan, written)
+        await run.catalog.backups.record(record)
+        return record
+
+    async def _plan(self, run: Run, asset: AssetRecord, snapshot: SnapshotRecord) -> Plan:
+        """Find the parent, and what changed since it. Whatever is in the way of the list costs time, no data."""
+        chain = await run.catalog.backups.chain(asset.id, run.request["repository_id"])
+        if chain is None:
+            return Plan(None, None, None)
+        parent = await run.catalog.backups.get(chain.backup_id)
+        base = await run.catalog.inventory.snapshot(chain.snapshot_id)
+        if run.request["full"]:
+            return Plan(parent, None, "asked for")
+        if base.gone_at is not None:
+            return Plan(parent, None, f"the snapshot of the last backup, {base.snapshot.name}, is gone")
+        try:
+            listed = await run.part("changes", lambda by: run.operations.diff(asset, base, snapshot, by))
+        except (Unsupported, BaseMissing, Incomplete, NotFound, VendorError, Busy) as error:
+            return Plan(parent, None, f"no list of changes: {error.message}")
+        changes = await run.catalog.change_lists.get((listed.result or {})["change_list"])
+        return Plan(parent, changes, None)
+
+    async def _write(
+        self, run: Run, way: Access, asset: AssetRecord, snapshot: SnapshotRecord, plan: Plan, source: Path
+    ) -> Written:
+        request = BackupRequest(
+            source=source,
+            logical_path=logical_path(asset.system_name, asset.asset.name),
+            snapshot=snapshot.id,
+            host=asset.system_name,
+            time=snapshot.snapshot.created_at or run.clock.now(),
+            tags=("snapkeep", f"operation={run.operation.id}"),
+            device_id=uuid.UUID(asset.id).int >> 97,  # 31 bits, the same in every backup of this asset
+        )
+        pace = Pace(_expected(plan))
+        blocks = _blocks(run, plan)
+        job = Job(way, request, plan, pace, blocks, readers=run.host.readers, seed=uuid.UUID(run.operation.id).int)
+        await run.report("opening the repository")
+        return await run.in_thread(job.run, pace.tell)
+
+    # -- afterwards --------------------------------------------------------------------------------------------------
+    async def _let_base_go(self, run: Run, backup: BackupRecord) -> list[str]:
+        """Delete the snapshot of the parent: nothing starts from it any more. Return why it stays, if it does."""
+        parent = await run.catalog.backups.known(backup.parent_id) if backup.parent_id else None
+        if parent is None or parent.snapshot_id == backup.snapshot_id or run.request["keep_base"]:
+            return []
+        try:
+            base = await run.catalog.inventory.snapshot(parent.snapshot_id)
+            if base.gone_at is None and base.snapshot.owned:
+                await run.part("delete the old base", lambda by: run.operations.delete(base, by))
+        except SnapkeepError as error:
+            return [f"the snapshot of the last backup stays: {error.message}"]
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The part that runs in a thread."""
+
+    access: Access
+    request: BackupRequest
+    plan: Plan
+    pace: Pace
+    blocks: Callable[[], Iterator[list[Change]]]
+    readers: int
+    seed: int
+
+    def run(self, stop: Callable[[], None]) -> Written:
+        """Write the recovery point, and compare a sample of it with the snapshot."""
+        links = self.access.host.cache / self.access.record.restic_id / "links"
+        links.mkdir(parents=True, exist_ok=True)
+        name = f"{uuid.uuid5(uuid.NAMESPACE_URL, self.request.logical_path)}.sqlite"
+        with self.access.open() as repository, repository.locked() as lock, LinkTable(links / name) as table:
+
+            def check() -> None:
+                stop()
+                lock.check()
+
+            result, reason = self._backup(repository, table, check)
+            self.pace.verifying = True
+            found = compare(repository, result.snapshot_id, self.request, files=SAMPLE, seed=self.seed, stop=check)
+        return Written(result, reason, found)
+
+    def _backup(
+        self, repository: Repository, table: LinkTable, stop: Callable[[], None]
+    ) -> tuple[BackupResult, str | None]:
+        known = _written_before(repository, self.request)
+        if known is not None:
+            return known, self.plan.reason
+        plan, reason = self.plan, self.plan.reason
+        self.pace.since = time.monotonic()
+        if plan.parent is not None and plan.changes is not None:
+            try:
+                return incremental_backup(
+                    repository,
+                    self.request,
+                    parent=plan.parent.restic_id,
+                    base=plan.parent.snapshot_id,
+                    changes=(change for block in self.blocks() for change in block),
+                    links=table,
+                    readers=self.readers,
+                    progress=self.pace.take,
+                    stop=stop,
+                ), None
+            except (BaseMissing, Incomplete) as error:
+                reason = error.message
+        return full_backup(
+            repository,
+            self.request,
+            parent=_parent(repository, plan),
+            links=table,
+            readers=self.readers,
+            progress=self.pace.take,
+            stop=stop,
+        ), reason
+
+
+def _blocks(run: Run, plan: Plan) -> Callable[[], Iterator[list[Change]]]:
+    """Return what a thread calls to read the change list, block by block, through the loop that has the catalog."""
+    loop = asyncio.get_running_loop()
+
+    def blocks() -> Iterator[list[Change]]:
+        if plan.changes is None:
+            return
+        arriving = read_blocks(run.catalog, plan.changes)
+        while (block := _in_loop(loop, _next(arriving))) is not None:
+            yield block
+
+    return blocks
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, ask: Coroutine[Any, Any, list[Change] | None]) -> list[Change] | None:
+    return asyncio.run_coroutine_threadsafe(ask, loop).result()
+
+
+async def _next(blocks: AsyncIterator[list[Change]]) -> list[Change] | None:
+    return await anext(blocks, None)
+
+
+def _written_before(repository: Repository, request: BackupRequest) -> BackupResult | None:
+    """Return the recovery point that an earlier run of this operation wrote, and died before it was recorded."""
+    wanted = set(request.tags)
+    for snapshot in reversed(repository.snapshots()):
+        if wanted <= set(snapshot.tags):
+            return _result(snapshot)
+    return None
+
+
+def _result(snapshot: SnapshotFile) -> BackupResult:
+    told = snapshot.summary or {}
+    result = BackupResult(Mode(told.get("mode", Mode.FULL)), snapshot.id, snapshot.tree, snapshot.parent)
+    result.files_new, result.files_changed = told.get("files_new", 0), told.get("files_changed", 0)
+    result.files_unmodified, result.bytes_added = told.get("files_unmodified", 0), told.get("data_added_packed", 0)
+    result.unreadable_count = int(PARTIAL in snapshot.tags)  # how many is not known any more
+    return result
+
+
+def _parent(repository: Repository, plan: Plan) -> str | None:
+    """Return the parent's id, if the repository still has it: somebody may have removed it with restic."""
+    if plan.parent is None:
+        return None
+    try:
+        return repository.snapshot(plan.parent.restic_id).id
+    except NotFound:
+        return None
+
+
+def _expected(plan: Plan) -> int | None:
+    if plan.changes is not None and plan.changes.summary is not None:
+        return sum(item["bytes"] for item in plan.changes.summary["operations"].values()) or None
+    return None
+
+
+def _record(
+    run: Run, way: Access, asset: AssetRecord, snapshot: SnapshotRecord, plan: Plan, written: Written
+) -> BackupRecord:
+    result = written.result
+    return BackupRecord(
+        id=_backup_id(run),
+        repository_id=way.record.id,
+        repository_name=way.record.name,
+        asset_id=asset.id,
+        system_name=asset.system_name,
+        asset_name=asset.asset.name,
+        snapshot_id=snapshot.id,
+        snapshot_name=snapshot.snapshot.name,
+        snapshot_at=snapshot.snapshot.created_at,
+        operation_id=run.operation.id,
+        restic_id=result.snapshot_id,
+        tree_id=result.tree_id,
+        parent_id=plan.parent.id if plan.parent is not None else None,
+        mode=result.mode.value,
+        reason=written.reason,
+        partial=result.partial,
+        counts={
+            "files_new": result.files_new,
+            "files_changed": result.files_changed,
+            "files_unmodified": result.files_unmodified,
+            "bytes_read": result.bytes_read,
+            "bytes_added": result.bytes_added,
+            "unreadable": result.unreadable_count,
+            "unreadable_paths": [
+                {"path": path.decode("utf-8", "backslashreplace"), "reason": reason}
+                for path, reason in result.unreadable[:MOST_NAMED]
+            ],
+        },
+        verification=written.verification,
+        created_at=run.clock.now(),
+    )
+
+
+def _backup_id(run: Run) -> str:
+    return run.request_id("backup")
+
+
+async def _tidy(run: Run, snapshot_id: str, label: str, *, strict: bool = False) -> list[str]:
+    """Take back every export of the snapshot. Return what could not be; `strict`: raise that instead."""
+    left = []
+    for record in await run.catalog.exports.find(snapshot_row=snapshot_id):
+        try:
+            await run.part(f"{label} from {record.export.host.name}", lambda by: run.operations.deport(record, by))  # noqa: B023
+        except SnapkeepError as error:
+            if strict:
+                raise
+            left.append(f"the export to {record.export.host.name} stays: {error.message}")
+    return left

@@ -1,0 +1,149 @@
+"""Restore files from a recovery point, and check repositories: work of this host alone, no system takes part."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from snapkeep.backup.check import check_repository
+from snapkeep.backup.reader import RecoveryPoint
+from snapkeep.backup.request import Progress
+from snapkeep.backup.restore import RestoreResult, restore
+from snapkeep.catalog.records import BackupRecord
+from snapkeep.model.errors import Incomplete
+from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.base import Handler
+from snapkeep.operations.repositories import access, share_path
+from snapkeep.operations.run import Run, Told
+from snapkeep.operations.text import size
+
+MOST_NAMED = 100
+"""So many problems are named in a result."""
+
+
+def below_share(backup: BackupRecord, path: bytes) -> bytes:
+    """Return where a path of the asset lies in a recovery point, from its top."""
+    return b"/".join(part for part in (os.fsencode(share_path(backup)).strip(b"/"), path.strip(b"/")) if part)
+
+
+@dataclass(slots=True)
+class _Pace:
+    verb: str
+    seen: Progress = field(default_factory=lambda: Progress(0, 0, 0, ""))
+    since: float = field(default_factory=time.monotonic)
+
+    def take(self, progress: Progress) -> None:
+        self.seen = progress
+
+    def tell(self) -> Told:
+        rate = self.seen.bytes_read / max(time.monotonic() - self.since, 0.001)
+        return f"{self.verb}: {self.seen.files:,} files, {size(self.seen.bytes_read)}, {size(rate)}/s", None
+
+
+class RecoverHandler(Handler):
+    """Restore files from a recovery point to a directory on this host. What was written stays after a cancel."""
+
+    kind = "recover"
+    finishing = "restoring"
+    cancellable = True
+
+    async def start(self, run: Run) -> Ticket:
+        """Nothing begins here."""
+        return Ticket({})
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Restore. Raises Incomplete when something could not be; the rest is there."""
+        backup = await run.catalog.backups.get(run.request["backup_id"])
+        way = await access(run.catalog, await run.catalog.repositories.get(backup.repository_id), run.host)
+        target, pace = Path(run.request["target"]), _Pace("restoring")
+        again = run.operation.attempt > 2  # an earlier run has written a part of it
+        paths = [unquote_to_bytes(path) for path in run.request["paths"]] or [b""]
+
+        def work(stop: Any) -> list[RestoreResult]:
+            with way.open() as repository, repository.locked() as lock:
+                point = RecoveryPoint(repository, repository.snapshot(backup.restic_id))
+
+                def check() -> None:
+                    stop()
+                    lock.check()
+
+                overwrite = run.request["overwrite"] or again
+                return [
+                    restore(
+                        point,
+                        target,
+                        path=below_share(backup, path),
+                        overwrite=overwrite or number > 0,
+                        progress=pace.take,
+                        stop=check,
+                    )
+                    for number, path in enumerate(paths)
+                ]
+
+        await run.report("opening the repository")
+        results = await run.in_thread(work, pace.tell)
+        problems = [item for result in results for item in result.problems]
+        count = sum(result.problem_count for result in results)
+        told: dict[str, Any] = {
+            "backup_id": backup.id,
+            "target": str(target),
+            "files": sum(result.files for result in results),
+            "directories": sum(result.directories for result in results),
+            "others": sum(result.others for result in results),
+            "bytes": sum(result.size for result in results),
+            "problems": [
+                {"path": path.decode("utf-8", "backslashreplace"), "reason": reason}
+                for path, reason in problems[:MOST_NAMED]
+            ],
+            "problem_count": count,
+        }
+        if count:
+            raise Incomplete(
+                f"{count:,} objects were not restored, or not wholly: {told['problems'][0]['path']}: "
+                f"{told['problems'][0]['reason']}",
+                next_step="The rest is there. `operation show --output json` names the others.",
+                **told,
+            )
+        return told
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Leave what was restored: nobody can tell any more what was there before."""
+
+
+class CheckHandler(Handler):
+    """Check a repository: what it refers to is there, and is what was written."""
+
+    kind = "check"
+    finishing = "checking"
+    cancellable = True
+
+    async def start(self, run: Run) -> Ticket:
+        """Nothing begins here."""
+        return Ticket({})
+
+    async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
+        """Check; what was found is the result, also when it is bad: the check itself has succeeded."""
+        record = await run.catalog.repositories.get(run.request["repository_id"])
+        way, pace = await access(run.catalog, record, run.host), _Pace("checking")
+
+        def work(stop: Any) -> dict[str, Any]:
+            with way.open() as repository, repository.locked() as lock:
+
+                def check() -> None:
+                    stop()
+                    lock.check()
+
+                found = check_repository(
+                    repository, data=run.request["data"], seed=time.time_ns(), progress=pace.take, stop=check
+                )
+                return found.to_dict()
+
+        await run.report("opening the repository")
+        return await run.in_thread(work, pace.tell)
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Reading leaves nothing."""

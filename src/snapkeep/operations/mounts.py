@@ -1,0 +1,131 @@
+"""Making an export readable: a path on this machine, or a kernel mount, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from snapkeep.model.errors import NotFound, PermissionDenied, Unavailable, Unsupported
+from snapkeep.model.exports import Export, Location, Protocol
+from snapkeep.operations.host import Host
+
+MOUNT_SECONDS = 60.0
+OPTIONS = "ro,nosuid,nodev,noexec,soft,timeo=600,retrans=3"
+"""A server that does not answer for minutes gives an error to the reader, rather than a process that nobody can end."""
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def mounted(export: Export, snapshot_name: str, host: Host, label: str) -> AsyncIterator[Path]:
+    """Give the directory of an exported snapshot, checked to be this one. `label` names the mount point.
+
+    Raises Unsupported without a way that works here, NotFound when the snapshot is not there, and what `mount` says.
+    """
+    location = _reachable(export.locations)
+    if location.protocol is Protocol.LOCAL:
+        yield _checked(Path(location.path), snapshot_name)
+        return
+    point = host.mounts / label
+    await asyncio.to_thread(point.mkdir, parents=True, exist_ok=True)
+    await _unmount(point)  # left over from a process that died
+    options = ",".join([OPTIONS, *(f"{name}={value}" if value else name for name, value in location.options.items())])
+    await _run("mount", "-t", "nfs", "-o", options, location.source, str(point))
+    try:
+        yield _checked(_inside(point, location.path), snapshot_name)
+    finally:
+        await _unmount(point)
+        point.rmdir()
+
+
+async def unmount_leftovers(host: Host) -> None:
+    """Unmount what a process that died has left mounted below the directory of mount points."""
+    if host.mounts.is_dir():
+        for point in await asyncio.to_thread(lambda: list(host.mounts.iterdir())):
+            await _unmount(point)
+            point.rmdir()
+
+
+def _reachable(locations: Sequence[Location]) -> Location:
+    for protocol in (Protocol.LOCAL, Protocol.NFS):
+        for location in locations:
+            if location.protocol is protocol:
+                return location
+    offered = ", ".join(location.protocol for location in locations) or "nothing"
+    raise Unsupported(
+        f"A backup reads exports by NFS, and this one offers {offered}",
+        next_step="Export the share by NFS; reading by SMB would lose owners, rights and hard links.",
+    )
+
+
+def _inside(point: Path, path: str) -> Path:
+    parts = Path(path).parts
+    if ".." in parts or path.startswith("/"):
+        raise Unsupported(f"The export names a path outside of itself: {path!r}")
+    return point.joinpath(*parts)
+
+
+def _checked(directory: Path, snapshot_name: str) -> Path:
+    """Return the directory, if it is that of the snapshot: its last part is the snapshot's name, and no link."""
+    try:
+        status = directory.lstat()
+    except PermissionError as error:
+        raise PermissionDenied(f"{directory} may not be read by this user", needed="read the export") from error
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"The export does not show the snapshot: there is no {directory}",
+            next_step="Check that this worker runs on the backup host, and the address under which systems know it.",
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"{directory} cannot be read: {error.strerror}") from error
+    if directory.name != snapshot_name or (status.st_mode & 0o170000) != 0o040000:
+        raise Unavailable(f"{directory} is not the directory of the snapshot {snapshot_name}")
+    return directory
+
+
+async def _unmount(point: Path) -> None:
+    if await asyncio.to_thread(_is_mounted, point):
+        try:
+            await _run("umount", str(point))
+        except (Unavailable, PermissionDenied):
+            await _run("umount", "-l", str(point))  # something still reads it, or the server is gone
+
+
+def _is_mounted(point: Path) -> bool:
+    """Ask the kernel's table: looking at the directory itself would wait for a server that is gone."""
+    wanted = os.fsencode(point.absolute())
+    with Path("/proc/self/mountinfo").open("rb") as file:
+        return any(line.split()[4].decode("unicode_escape").encode("latin-1") == wanted for line in file)
+
+
+async def _run(program: str, *arguments: str) -> None:
+    try:
+        child = await asyncio.create_subprocess_exec(
+            program, *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        raise Unsupported(
+            f"{program} cannot be run: {error.strerror}", next_step="Install nfs-common (Debian, Ubuntu) or nfs-utils."
+        ) from error
+    try:
+        async with asyncio.timeout(MOUNT_SECONDS):
+            _, said = await child.communicate()
+    except TimeoutError as error:
+        child.kill()
+        await child.wait()
+        raise Unavailable(f"{program} did not end within {MOUNT_SECONDS:g} s: {' '.join(arguments)}") from error
+    if child.returncode:
+        reason = said.decode(errors="replace").strip()
+        if os.geteuid() != 0:
+            raise PermissionDenied(
+                f"{program} {arguments[-1]} failed: only root mounts",
+                next_step="Run the worker of the backup host as root, or let /etc/fstab allow this mount to its user.",
+                vendor_message=reason,
+                needed="mount",
+            )
+        raise Unavailable(f"{program} {arguments[-1]} failed", vendor_code=str(child.returncode), vendor_message=reason)
