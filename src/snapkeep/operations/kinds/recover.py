@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from snapkeep.backup.check import check_repository
+from snapkeep.backup import check as checks
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.request import Progress
 from snapkeep.backup.restore import RestoreResult, restore
@@ -137,7 +137,7 @@ class CheckHandler(Handler):
                     stop()
                     lock.check()
 
-                found = check_repository(
+                found = checks.check_repository(
                     repository, data=run.request["data"], seed=time.time_ns(), progress=pace.take, stop=check
                 )
                 return found.to_dict()
