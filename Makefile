@@ -62,6 +62,8 @@ test: check $(SDK)
 bench: $(DEV)
 	$(BIN)/python benchmarks/nutanix_files.py
 	$(BIN)/python -m benchmarks.operations
+	scripts/restic
+	$(BIN)/python -m benchmarks.backup
 
 # CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
 chaos: $(DEV)
