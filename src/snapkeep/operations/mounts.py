@@ -29,7 +29,7 @@ async def mounted(export: Export, snapshot_name: str, host: Host, label: str) ->
     """
     location = _reachable(export.locations)
     if location.protocol is Protocol.LOCAL:
-        yield _checked(Path(location.path), snapshot_name)
+        yield _local(Path(location.path), snapshot_name)
         return
     point = host.mounts / label
     await asyncio.to_thread(point.mkdir, parents=True, exist_ok=True)
@@ -70,10 +70,15 @@ def _inside(point: Path, path: str) -> Path:
     return point.joinpath(*parts)
 
 
-def _checked(directory: Path, snapshot_name: str) -> Path:
+def _local(directory: Path, snapshot_name: str) -> Path:
+    """Return the real directory: what shows snapshots here may do so by links."""
+    return _checked(directory, snapshot_name, is_link=directory.is_symlink()).resolve()
+
+
+def _checked(directory: Path, snapshot_name: str, *, is_link: bool = False) -> Path:
     """Return the directory, if it is that of the snapshot: its last part is the snapshot's name, and no link."""
     try:
-        status = directory.lstat()
+        status = directory.stat() if is_link else directory.lstat()
     except PermissionError as error:
         raise PermissionDenied(f"{directory} may not be read by this user", needed="read the export") from error
     except FileNotFoundError as error:

@@ -187,7 +187,7 @@ class BackupHandler(Handler):
         )
         pace = Pace(_expected(plan))
         blocks = _blocks(run, plan)
-        job = Job(way, request, plan, pace, blocks, readers=run.host.readers, seed=uuid.UUID(run.operation.id).int)
+        job = Job(way, request, plan, pace, blocks, readers=run.host.readers, seed=uuid.UUID(run.operation.id).time_low)
         await run.report("opening the repository")
         return await run.in_thread(job.run, pace.tell)
 
