@@ -3,163 +3,173 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.backup.mutations import Mutator
-from tests.backup.support import request
+from tests.backup.support import LOGICAL, request
+from tests.support.restic import run_restic
 
-from snapkeep.backup.check import compare
+from snapkeep.backup.check import CheckResult, Data, check_repository
+from snapkeep.backup.nodes import tree_text
 from snapkeep.backup.writer import full_backup
+from snapkeep.model.errors import Damaged
+from snapkeep.repository.backends.local import LocalBackend
+from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
+from snapkeep.repository.snapshots import SnapshotFile
 
 
-def compared(repository: Repository, share: Path, snapshot: str, *, files: int = 100_000, seed: int = 0) -> Any:
-    answer = compare(repository, snapshot, request(share, "s0"), files=files, seed=seed)
-    assert json.loads(json.dumps(answer)) == answer
-    return answer
+def backed_up(repository: Repository, share: Path, snapshot: str = "s0") -> str:
+    return full_backup(repository, request(share, snapshot), readers=1).snapshot_id
 
 
-def backed_up(repository: Repository, share: Path) -> str:
-    return full_backup(repository, request(share, "s0"), readers=1).snapshot_id
+def checked(repository: Repository, data: Data = "none", *, sound: bool) -> CheckResult:
+    found = check_repository(repository, data=data, fraction=0.5)
+    told = found.to_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert found.sound is sound is told["sound"], found.errors
+    assert len(found.errors) == found.error_count
+    return found
 
 
-def test_the_same(repository: Repository, share: Path) -> None:
-    Mutator(share, 3).mutate(300)
-    snapshot = backed_up(repository, share)
-    found = compared(repository, share, snapshot)
-    assert (found["differing"], found["examples"], found["unreadable"]) == (0, [], 0)
-    assert "is true" in found["verdict"]
-    every = [path for path in share.rglob("*") if not path.is_dir() or path.is_symlink()]
-    assert found["files"] == sum(1 for path in every if not path.is_socket())
-    assert found["directories"] == 1 + sum(1 for path in share.rglob("*") if path.is_dir() and not path.is_symlink())
-    assert 0 < found["bytes"] <= 64 << 20
-    few = compared(repository, share, snapshot, files=7, seed=5)
-    assert few["files"] <= 7
-    assert few == compared(repository, share, snapshot, files=7, seed=5)
+def packs(repository: Repository, type: BlobType) -> list[Path]:
+    """Return the packs of a type, the largest first."""
+    found = [path for path in (Path(repository.location) / "data").rglob("*") if path.is_file()]
+    found.sort(key=lambda path: -path.stat().st_size)
+    return [path for path in found if repository.pack_entries(path.name, path.stat().st_size)[0].type == type]
 
 
-def chown(path: Path) -> None:
-    os.chown(path, 1234, 4321)
+def damage(path: Path, at: int = 5) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
 
 
-CHANGES: dict[str, Callable[[Path], object]] = {
-    "content": lambda path: keep_time(path, lambda: path.write_bytes(b"CONTENT" * 100)),
-    "size": lambda path: path.write_bytes(b"more"),
-    "mtime": lambda path: os.utime(path, ns=(1, 1)),
-    "mode": lambda path: path.chmod(0o4711),
-    "extended attributes": lambda path: os.setxattr(path, "user.new", b"x"),
-    "links": lambda path: keep_time(path.parent, lambda: os.link(path, path.parent.parent / "other")),
-    "type is file, in the snapshot dir": lambda path: (path.unlink(), path.mkdir()),
-    "not in the snapshot": lambda path: path.unlink(),
-    "not in the recovery point": lambda path: keep_time(path.parent, (path.parent / "new").touch),
-}
-if os.geteuid() == 0:
-    CHANGES["uid, gid"] = chown
+def cut(path: Path) -> None:
+    path.chmod(0o600)
+    os.truncate(path, path.stat().st_size - 1)
 
 
-def keep_time(path: Path, act: Callable[[], object]) -> None:
-    before = path.stat()
-    act()
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+def test_a_sound_repository(repository: Repository, share: Path) -> None:
+    assert checked(repository, sound=True).recovery_points == 0
+    mutator = Mutator(share, 5)
+    mutator.mutate(200)
+    backed_up(repository, share)
+    mutator.mutate(50)
+    backed_up(repository, share, "s1")
+    run_restic(repository.location, "backup", "--compression", "off", str(share))
+    (Path(repository.location) / "data" / "00").mkdir(exist_ok=True)
+    (Path(repository.location) / "data" / "00" / ("00" * 32)).write_bytes(b"what a crash left")
+    for data in ("none", "sample", "all"):
+        found = checked(repository, data, sound=True)
+        assert found.recovery_points == 3
+        assert found.files > 100
+        assert found.packs_unindexed == 1
+        assert found.packs_unused == 0
+        assert found.packs_read == {"none": 0, "sample": (found.packs + 1) // 2, "all": found.packs}[data]
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_each_difference_is_found_and_named(repository: Repository, share: Path, what: str) -> None:
+def test_packs_that_nobody_uses(repository: Repository, share: Path) -> None:
+    (share / "file").write_text("content")
+    repository.forget(backed_up(repository, share))
+    found = checked(repository, "all", sound=True)
+    assert (found.packs, found.packs_unused) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "what"),
+    [(Path.unlink, "is missing"), (cut, "bytes, by the index"), (damage, "Pack")],
+)
+def test_a_bad_data_pack(repository: Repository, share: Path, act: Callable[[Path], None], what: str) -> None:
+    (share / "file").write_bytes(b"content" * 1000)
+    backed_up(repository, share)
+    (share / "other").write_bytes(b"other" * 1000)
+    second = packs(repository, BlobType.DATA)
+    backed_up(repository, share, "s1")
+    act(second[0])
+    errors = checked(repository, "all", sound=False).errors
+    assert any(what in error and second[0].name in error for error in errors)
+    assert any("files1/projects/file: data blob" in error and second[0].name in error for error in errors)
+    assert not any("other:" in error for error in errors)
+    run_restic(repository.location, "check", "--read-data", fails=True)
+
+
+@pytest.mark.parametrize("act", [Path.unlink, damage])
+def test_a_bad_tree_pack(repository: Repository, share: Path, act: Callable[[Path], None]) -> None:
     (share / "a").mkdir()
-    (share / "a" / "file").write_bytes(b"content" * 100)
-    snapshot = backed_up(repository, share)
-    CHANGES[what](share / "a" / "file")
-    found = compared(repository, share, snapshot)
-    assert found["differing"] >= 1
-    assert any(what in example for example in found["examples"])
-    assert "WRONG" in found["verdict"]
+    first = backed_up(repository, share)
+    bad = packs(repository, BlobType.TREE)
+    (share / "a" / "file").write_text("x")
+    backed_up(repository, share, "s1")
+    act(bad[0])
+    errors = checked(repository, sound=False).errors
+    assert any(first[:8] in error and bad[0].name in error for error in errors)
 
 
-def test_a_big_file_that_changed_in_its_middle(repository: Repository, share: Path) -> None:
-    (share / "big").write_bytes(random.Random(1).randbytes(20_000_000))
-    snapshot = backed_up(repository, share)
-
-    def damage() -> None:
-        with (share / "big").open("r+b") as file:
-            file.seek(9_000_000)
-            file.write(b"x")
-
-    keep_time(share / "big", damage)
-    found = compared(repository, share, snapshot)
-    assert found["differing"] == 1
-    assert "its content differs within" in found["examples"][0]
+def test_a_damaged_recovery_point_does_not_hide_the_others(repository: Repository, share: Path) -> None:
+    first = backed_up(repository, share)
+    backed_up(repository, share, "s1")
+    damage(Path(repository.location) / "snapshots" / first, 40)
+    found = checked(repository, sound=False)
+    assert (found.error_count, found.recovery_points) == (1, 1)
+    assert first in found.errors[0]
 
 
-def test_the_sample_of_content_is_bounded(repository: Repository, share: Path) -> None:
-    with (share / "sparse").open("wb") as file:
-        file.truncate(200 << 20)
-    (share / "small").write_text("small")
-    found = compared(repository, share, backed_up(repository, share))
-    assert found["differing"] == 0
-    assert 56 << 20 < found["bytes"] < 80 << 20
+def test_a_damaged_index_file(repository: Repository, share: Path, tmp_path: Path) -> None:
+    backed_up(repository, share)
+    index = next((Path(repository.location) / "index").iterdir())
+    damage(index, 40)
+    assert index.name in checked(repository, sound=False).errors[0]
+    with pytest.raises(Damaged, match=index.name):
+        Repository.open(LocalBackend(Path(repository.location)), "", key=repository.key)
 
 
-def test_a_sample_finds_a_stale_directory(repository: Repository, share: Path) -> None:
-    for number in range(30):
-        (share / str(number)).mkdir()
-        for name in range(20):
-            (share / str(number) / f"f{name}").write_text(f"{number} {name}")
-    snapshot = backed_up(repository, share)
-    for name in range(20):
-        path = share / "17" / f"f{name}"
-        path.write_text(path.read_text() + "!")
-    found = [compared(repository, share, snapshot, files=60, seed=seed) for seed in range(5)]
-    assert any(one["differing"] for one in found)
-    assert all(one["files"] == 60 for one in found)
+def test_a_lost_index_file(repository: Repository, share: Path) -> None:
+    (share / "file").write_text("content")
+    backed_up(repository, share)
+    next((Path(repository.location) / "index").iterdir()).unlink()
+    found = checked(repository, sound=False)
+    assert "tree blob" in found.errors[0] or "Tree blob" in found.errors[0]
+    assert found.packs_unindexed == 2
 
 
-def test_what_a_partial_recovery_point_lacks(repository: Repository, share: Path, tmp_path: Path) -> None:
-    (share / "kept").write_text("kept")
-    asked = request(share, "s0")
-    whole = backed_up(repository, share)
-    (share / "lost").write_text("lost")
-    partial = repository.save_snapshot(
-        type(repository.snapshot(whole))(
-            time=asked.time, tree=repository.snapshot(whole).tree, paths=(asked.logical_path,), tags=("partial",)
-        )
-    )
-    found = compared(repository, share, partial)
-    assert found["lacking"] == 1
-    assert not any("lost" in example for example in found["examples"])
-    assert "it lacks 1" in found["verdict"]
-    assert any(
-        "lost: it is not in the recovery point" in example for example in compared(repository, share, whole)["examples"]
-    )
+def crooked() -> Iterator[tuple[str, bytes, str]]:
+    yield "no tree", b"{}", "cannot be read"
+    yield "no subtree", tree_text([b'{"name":"d","type":"dir"}']), "without a tree"
+    yield "no id", tree_text([b'{"name":"d","type":"dir","subtree":"zz"}']), "is no id"
+    yield "absent tree", tree_text([b'{"name":"d","type":"dir","subtree":"%s"}' % (b"0" * 64)]), "missing"
+    yield "absent data", tree_text([b'{"name":"d","type":"file","content":["%s"]}' % (b"0" * 64)]), "not in the index"
 
 
-def test_symbolic_links_in_the_source_are_not_followed(repository: Repository, share: Path, tmp_path: Path) -> None:
-    (share / "a").mkdir()
-    (share / "a" / "file").write_text("content")
-    snapshot = backed_up(repository, share)
-    (share / "a").rename(tmp_path / "elsewhere")
-    (share / "a").symlink_to(tmp_path / "elsewhere")
-    found = compared(repository, share, snapshot)
-    assert any("in the snapshot symlink" in example for example in found["examples"])
-    assert found["files"] == 0
+@pytest.mark.parametrize(("text", "what"), [case[1:] for case in crooked()], ids=[case[0] for case in crooked()])
+def test_trees_that_are_not_right(repository: Repository, share: Path, text: bytes, what: str) -> None:
+    backed_up(repository, share)
+    tree = repository.add_plain(BlobType.TREE, text)
+    snapshot = SnapshotFile(time=request(share, "x").time, tree=tree.hex(), paths=(LOGICAL,))
+    name = repository.save_snapshot(snapshot)
+    found = checked(repository, sound=False)
+    assert (found.error_count, found.recovery_points) == (1, 2)
+    assert found.errors[0].startswith(name[:8])
+    assert what in found.errors[0]
 
 
-def test_a_missing_pack_is_a_difference(repository: Repository, share: Path) -> None:
-    (share / "file").write_bytes(b"content" * 100)
-    (share / "other").write_bytes(b"other" * 100)
-    snapshot = backed_up(repository, share)
-    places = {path.stat().st_size: path for path in (Path(repository.location) / "data").rglob("*") if path.is_file()}
-    for path in places.values():
-        data = bytearray(path.read_bytes())
-        if (
-            len(repository.pack_entries(path.name, len(data))) == 2
-            and repository.pack_entries(path.name, len(data))[0].type == 0
-        ):
-            data[5] ^= 1
-            path.chmod(0o600)
-            path.write_bytes(data)
-    found = compared(repository, share, snapshot)
-    assert found["differing"] == 1
-    assert "cannot be read" in found["examples"][0]
+def test_many_errors_are_counted_and_some_named(repository: Repository, share: Path) -> None:
+    for number in range(300):
+        (share / str(number)).write_bytes(random.Random(number).randbytes(100))
+    backed_up(repository, share)
+    packs(repository, BlobType.DATA)[0].unlink()
+    found = check_repository(repository)
+    assert (found.error_count, len(found.errors)) == (301, 100)
+
+
+def test_stop_ends_it(repository: Repository, share: Path) -> None:
+    backed_up(repository, share)
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        check_repository(repository, stop=stop)
