@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import random
 import threading
 import uuid
@@ -246,7 +247,9 @@ class Run:
 
         A cancel of this one cancels it. Raises what it failed with, Conflict when somebody cancelled it.
         """
-        asked = await ask(Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label)))
+        by = Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label))
+        # A context of its own: the engine takes nothing from a task that comes from one of its steps.
+        asked = await asyncio.get_running_loop().create_task(_asked(ask(by)), context=contextvars.Context())
         try:
             while not asked.state.ended:
                 await self.report(f"{label}: {asked.phase}", asked.progress)
@@ -302,6 +305,10 @@ class Run:
 
 async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
+
+
+async def _asked(ask: Awaitable[T]) -> T:
+    return await ask
 
 
 class Outage:
