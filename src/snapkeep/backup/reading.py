@@ -254,15 +254,15 @@ class Reader:
             if len(data) == expected:
                 return ([self._store(data)] if data else []), expected
             os.lseek(file, 0, os.SEEK_SET)
-        return self._stream(file)
+        return self._stream(file, expected)
 
-    def _stream(self, file: int) -> tuple[list[bytes], int]:
-        """Store content of any size; memory: one chunk."""
+    def _stream(self, file: int, expected: int) -> tuple[list[bytes], int]:
+        """Store content of any size; memory: one chunk. A file that grows all the time is not read for ever."""
         ids: list[bytes] = []
         size = 0
         chunk = bytearray()
         with memoryview(self._buffer) as buffer:
-            while count := os.readv(file, [buffer]):
+            while size <= expected and (count := os.readv(file, [buffer])):
                 size += count
                 start = 0
                 for cut in self._chunker.cuts(buffer[:count]):

@@ -147,7 +147,8 @@ def _opened(request: BackupRequest) -> Iterator[int]:
 def _still_there(top: int) -> None:
     """A source that went away while it was read has no files any more, and must not become a recovery point."""
     try:
-        os.listdir(top)
+        with os.scandir(top) as names:
+            next(names, None)
     except OSError as error:
         raise Unavailable(f"The source of the backup went away while it was read: {error.strerror}") from error
 
