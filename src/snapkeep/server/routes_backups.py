@@ -11,10 +11,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, status
 from fastapi.responses import StreamingResponse
 
+from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.catalog.records import BackupRecord
-from snapkeep.model.errors import Busy, InvalidInput
+from snapkeep.model.errors import Busy, Conflict, InvalidInput
 from snapkeep.operations.kinds.recover import below_share
 from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, make_or_open
 from snapkeep.server.context import Caller, Context, Parts
@@ -52,6 +53,12 @@ async def add_repository(body: RepositoryIn, parts: Parts) -> RepositoryOut:
         raise InvalidInput("The repository's password is no secret of its place: give it as password")
     place = {PLACE_PASSWORD if name == PASSWORD else name: value for name, value in secrets.items()}
     place[PASSWORD] = body.password.get_secret_value()
+    for known in await parts.catalog.repositories.find():
+        if body.name == known.name or body.location == known.location:  # before anything is made there
+            raise Conflict(
+                f"There is a repository {known.name!r} at {known.location} already",
+                next_step="See `snapkeep repository list`; choose another name or location.",
+            )
     restic_id = await asyncio.to_thread(make_or_open, body.location, place, create=body.create)
     record = await parts.catalog.repositories.add(
         parts.clock.new_id(),
@@ -227,7 +234,7 @@ def _entry(path: bytes, node: Node) -> EntryOut:
         path_base64=None if _is_text(path) else base64.b64encode(path).decode("ascii"),
         type=node.type,
         size=node.size if node.type == "file" else None,
-        mode=node.mode,
+        mode=unix_mode(node.mode),
         uid=node.uid,
         gid=node.gid,
         modified_at=node.mtime,
