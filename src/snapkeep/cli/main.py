@@ -22,6 +22,12 @@ app.command("snapkeep.cli.assets:app", name="asset", help="List and show what ca
 app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
 app.command("snapkeep.cli.exports:app", name="export", help="List what is open to backup hosts.")
 app.command(
+    "snapkeep.cli.repositories:app",
+    name="repository",
+    help="Add, list, check and remove the repositories that hold backups.",
+)
+app.command("snapkeep.cli.backups:app", name="backup", help="Back up assets; search and restore recovery points.")
+app.command(
     "snapkeep.cli.operations:app",
     name="operation",
     help="List, show, watch, cancel, pause, resume and retry operations.",

@@ -56,21 +56,25 @@ class Rest:
 
     def stream(self, path: str, params: list[tuple[str, str | bytes]]) -> Iterator[bytes]:
         """Yield the lines of an NDJSON answer."""
+        pending = b""
+        for chunk in self.content(path, params, accept="application/x-ndjson"):
+            *lines, pending = (pending + chunk).split(b"\n")
+            yield from lines
+        if pending:
+            raise VendorError("The list ended in the middle of an entry", next_step="Try again.")
+
+    def content(self, path: str, params: list[tuple[str, str | bytes]], *, accept: str = "*/*") -> Iterator[bytes]:
+        """Yield an answer in pieces, as they arrive. Raises the error that the server names, or Unavailable."""
         from urllib.parse import urlencode
 
         try:
             with self._client.stream(
-                "GET", f"/v1{path}?{urlencode(params)}", headers={"Accept": "application/x-ndjson"}, timeout=None
+                "GET", f"/v1{path}?{urlencode(params)}", headers={"Accept": accept}, timeout=None
             ) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise _error(answer)
-                pending = b""
-                for chunk in answer.iter_bytes():
-                    *lines, pending = (pending + chunk).split(b"\n")
-                    yield from lines
-                if pending:
-                    raise VendorError("The list ended in the middle of an entry", next_step="Try again.")
+                yield from answer.iter_bytes()
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
 

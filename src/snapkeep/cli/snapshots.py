@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import parse_asset, parse_snapshot
 from snapkeep.cli.work import Wait, done, follow
@@ -182,7 +182,7 @@ def restore(snapshot: str, /, *, confirm: str | None = None, wait: Wait = True, 
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot))
     question = f"Everything written to {found['asset']!r} since {found['name']} will be lost."
-    confirmation = confirm if confirm is not None else _typed(question, found["asset"])
+    confirmation = confirm if confirm is not None else typed(question, found["asset"])
     operation = rest.request("POST", f"/snapshots/{found['id']}/restore", json={"confirmation": confirmation})
     operation = follow(common, rest, operation, wait=wait, title=f"Restoring {snapshot}")
     done(common, operation, f"Restored {snapshot}")
@@ -208,7 +208,7 @@ def clone(
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot))
     question = f"A new asset {name!r} will be made on {found['system']!r}."
-    confirmation = confirm if confirm is not None else _typed(question, found["asset"])
+    confirmation = confirm if confirm is not None else typed(question, found["asset"])
     body = {"name": name, "confirmation": confirmation}
     operation = rest.request("POST", f"/snapshots/{found['id']}/clone", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Cloning {snapshot}")
@@ -240,7 +240,7 @@ def delete(
     found = _existing(rest, reference, common)
     if not yes:
         whose = "" if found["owned"] else ", which Snapkeep did not make"
-        _agree(f"Delete {found['reference']}{whose}?")
+        agree(f"Delete {found['reference']}{whose}?")
     operation = rest.request("DELETE", f"/snapshots/{found['id']}")
     operation = follow(common, rest, operation, wait=wait, title=f"Deleting {snapshot}")
     done(common, operation, f"Deleted {snapshot}: {operation['result']['proof']}")
@@ -278,30 +278,3 @@ def _existing(rest: Any, reference: Any, common: Common) -> Json:
     else:
         output.console.print(f"{gone['reference']} is gone already.", markup=False)
     raise SystemExit(0)
-
-
-def _typed(question: str, expected: str) -> str:
-    """Ask a person for a name. Raises InvalidInput where there is no person."""
-    if not sys.stdin.isatty():
-        raise InvalidInput("This must be confirmed", next_step=f"Add --confirm {expected!r}.")
-    return _ask(f"{question}\nType the name of the asset ({expected}) to confirm: ")
-
-
-def _agree(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise InvalidInput("This must be confirmed", next_step="Add --yes.")
-    if _ask(f"{question} [y/N] ").lower() not in {"y", "yes"}:
-        raise SystemExit(1)
-
-
-def _ask(question: str) -> str:
-    """Ask on standard error: standard output may be read by a program."""
-    from snapkeep.cli import output
-
-    sys.stderr.write("\n".join(output.printable(line) for line in question.split("\n")))
-    sys.stderr.flush()
-    try:
-        return sys.stdin.readline().strip()
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        raise
