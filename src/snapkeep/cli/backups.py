@@ -126,7 +126,10 @@ def show(backup: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    output.show_one(common, common.connect().request("GET", f"/backups/{backup}"))
+    found = common.connect().request("GET", f"/backups/{backup}")
+    if not common.json and found["verification"]:
+        found["verification"] = found["verification"]["verdict"]
+    output.show_one(common, found)
 
 
 @app.command

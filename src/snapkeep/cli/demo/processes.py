@@ -44,6 +44,11 @@ class World:
         return self.root / "simulator" / "access"
 
     @property
+    def repository(self) -> Path:
+        """The repository of backups."""
+        return self.root / "repository"
+
+    @property
     def server_dir(self) -> Path:
         """The server's data directory."""
         return self.root / "server"

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snapkeep.cli import output
-from snapkeep.cli.demo import content
+from snapkeep.cli.demo import content, foreign
 from snapkeep.cli.demo.processes import World, running
 from snapkeep.cli.references import Reference
 from snapkeep.model.errors import InvalidInput, SnapkeepError
@@ -85,6 +86,11 @@ class Story:
             ("Deport", self._deport),
             ("Restore", self._restore),
             ("Delete", self._delete),
+            ("Full backup", self._back_up_all),
+            ("Change again", self._change_again),
+            ("Incremental", self._back_up_changes),
+            ("Check", self._check),
+            ("Get it back", self._recover),
         )
         with Progress(
             TextColumn("{task.description:<18}"),
@@ -243,6 +249,60 @@ class Story:
         self._done = "both snapshots"
         self._proof = "the file server answers 404 for each"
 
+    def _back_up_all(self) -> None:
+        self._password = token_urlsafe(24)
+        body = {"name": "vault", "location": str(self._world.repository), "password": self._password}
+        self._rest.request("POST", "/repositories", json=body)
+        now = content.look(self._world.share)
+        result = self._backup()
+        files = len({seen.inode for seen in now.values() if seen.kind == "file"})
+        counts = result["counts"]
+        _demand(result["mode"] == "full", f"the first backup is {result['mode']}")
+        _demand(counts["files_new"] >= files, f"{counts['files_new']} files were backed up, there are {files}")
+        read, added = output.size(counts["bytes_read"]), output.size(counts["bytes_added"])
+        self._done = f"{counts['files_new']:,} files into a new repository: {read} read, {added} stored"
+
+    def _change_again(self) -> None:
+        count = content.change(self._world.share)
+        self._last = content.look(self._world.share)
+        self._done = f"the same {count} things as before"
+        self._proof = f"every object looked at again: {len(self._last):,}"
+
+    def _back_up_changes(self) -> None:
+        result = self._backup()
+        counts = result["counts"]
+        looked_at = counts["files_new"] + counts["files_changed"] + counts["files_unmodified"]
+        _demand(result["mode"] == "incremental", f"it is {result['mode']}: {result['reason']}")
+        _demand(looked_at < len(self._last) // 4, f"{looked_at} files were looked at")
+        read, added = output.size(counts["bytes_read"]), output.size(counts["bytes_added"])
+        self._done = f"{looked_at:,} of {len(self._last):,} objects looked at: {read} read, {added} stored"
+
+    def _backup(self) -> Json:
+        asset = self._rest.asset(SHARE)
+        asked = self._rest.request("POST", f"/assets/{asset['id']}/backups", json={"repository": "vault"})
+        result: Json = self._operation(asked)["result"]
+        verified = result["verification"]
+        _demand(not result["partial"], f"the recovery point is partial: {result['counts']['unreadable_paths'][:3]}")
+        _demand(not verified["differing"], verified["verdict"])
+        self._point = result["backup_id"]
+        self._proof = f"a sample compared with the snapshot: {verified['files']:,} files, all equal"
+        return result
+
+    def _check(self) -> None:
+        found = self._operation(self._rest.request("POST", "/repositories/vault/check", json={"data": "all"}))["result"]
+        _demand(found["sound"], f"the repository is not sound: {found['errors'][:3]}")
+        self._done = f"all {found['packs']:,} packs read and compared with their checksums"
+        self._proof = foreign.check(self._world.repository, self._password)
+
+    def _recover(self) -> None:
+        target = self._world.root / "restored"
+        asked = self._rest.request("POST", f"/backups/{self._point}/restore", json={"target": str(target)})
+        result = self._operation(asked)["result"]
+        back = content.look(target)
+        _demand(_whole(back) == _whole(self._last), "what was restored differs from the share")
+        self._done = f"{result['files']:,} files of the second recovery point into a directory"
+        self._proof = f"{len(back):,} objects looked at: all SHA-256, rights and times as on the share"
+
     # -- tools -------------------------------------------------------------------------------------------------------
     def _operation(self, operation: Json) -> Json:
         return self._rest.wait(operation)
@@ -286,6 +346,11 @@ def _contents(tree: content.Tree) -> dict[bytes, tuple[str, int, str]]:
     return {
         path: (seen.kind, 0 if seen.kind == "directory" else seen.size, seen.content) for path, seen in tree.items()
     }
+
+
+def _whole(tree: content.Tree) -> dict[bytes, tuple[object, ...]]:
+    """What a reader sees, and to whom it belongs, what may be done with it, and when it was changed."""
+    return {path: (*seen_, tree[path].metadata, tree[path].mtime_ns) for path, seen_ in _contents(tree).items()}
 
 
 def _path_hint() -> str:
