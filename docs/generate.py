@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclopts import Parameter
 
+from snapkeep.cli.backups import PARTIAL
 from snapkeep.cli.main import app as cli
 from snapkeep.cli.options import Common
 from snapkeep.cli.reconcile import LEFT
@@ -336,6 +337,7 @@ def exit_codes() -> list[list[str]]:
         1: "a check found a failure, a question was answered with no, or a defect of Snapkeep (`internal`)",
         2: "the command or its options are wrong (usage), or `invalid_input`",
         CANCELLED: "the operation was cancelled",
+        PARTIAL: "`snapkeep backup run` wrote a partial recovery point: something could not be read",
         LEFT: "`snapkeep reconcile` found something that is not mended",
         130: "ended by Ctrl-C; an operation that was begun goes on in the server",
         141: "the reader of the output has left (`snapkeep ... | head`)",
