@@ -6,7 +6,7 @@ format can be read, whoever wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import islice
 
@@ -14,6 +14,7 @@ from snapkeep.backup.nodes import Node, Tree, read_node
 from snapkeep.backup.reading import join
 from snapkeep.model.errors import Damaged, InvalidInput, NotFound
 from snapkeep.repository.blobs import BlobType
+from snapkeep.repository.crypto import OVERHEAD
 from snapkeep.repository.repository import Repository
 from snapkeep.repository.snapshots import SnapshotFile
 
@@ -25,24 +26,33 @@ class RecoveryPoint:
     """What a snapshot file leads to."""
 
     def __init__(self, repository: Repository, snapshot: SnapshotFile) -> None:
-        self._repository = repository
+        self.repository = repository
         self.snapshot = snapshot
+
+    @classmethod
+    def open(cls, repository: Repository, snapshot_id: str) -> RecoveryPoint:
+        """Return a recovery point by its id, or by the beginning of it. Raises NotFound, InvalidInput."""
+        return cls(repository, repository.snapshot(snapshot_id))
 
     def node(self, path: bytes) -> Node:
         """Return what is at a path. Raises NotFound, Damaged; InvalidInput for the top, which has no node."""
+        return read_node(self.text(path))
+
+    def text(self, path: bytes) -> bytes:
+        """Return the text of the node at a path, as `node` does."""
         names = [name for name in path.split(b"/") if name]
         if not names:
             raise InvalidInput("The top of a recovery point is a directory without properties")
         tree: str | None = self.snapshot.tree
-        node: Node | None = None
+        text = b""
         for name in names:
-            node = self._in_tree(tree, name) if tree else None
-            if node is None:
+            found = Tree(self.repository.load(BlobType.TREE, bytes.fromhex(tree))) if tree else None
+            at = found.position(name) if found else None
+            if found is None or at is None:
                 raise NotFound(f"Recovery point {self.snapshot.id[:8]} holds no {path.decode(errors='replace')!r}")
-            tree = node.subtree
-        if node is None:
-            raise NotFound("There is nothing")
-        return node
+            text = bytes(found.texts[at])
+            tree = read_node(text).subtree
+        return text
 
     def list(self, path: bytes = b"") -> Iterator[tuple[bytes, Node]]:
         """Yield name and node of all in a directory, sorted. Raises NotFound, Damaged; InvalidInput for a file."""
@@ -55,7 +65,7 @@ class RecoveryPoint:
 
     def list_tree(self, tree: str) -> Iterator[tuple[bytes, Node]]:
         """Yield name and node of all in a tree. A name that leads out of its directory is Damaged."""
-        found = Tree(self._repository.load(BlobType.TREE, bytes.fromhex(tree)))
+        found = Tree(self.repository.load(BlobType.TREE, bytes.fromhex(tree)))
         for name, text in zip(found.names, found.texts, strict=True):
             if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
                 raise Damaged(f"Tree {tree} holds an object with an impossible name: {name!r}")
@@ -84,17 +94,42 @@ class RecoveryPoint:
             if fnmatchcase(text.decode("utf-8", "surrogateescape"), wanted):
                 yield found, node
 
-    def read(self, node: Node) -> Iterator[bytes]:
-        """Yield the content of a file, piece by piece. Raises Damaged; InvalidInput for what is no file."""
+    def read(self, node: Node, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Yield the content of a file, or a part of it, piece by piece; only what is asked for is loaded.
+
+        Raises Damaged; InvalidInput for what is no file.
+        """
         if node.type != "file":
             raise InvalidInput(f"{node.name!r} is no file")
         ids = map(bytes.fromhex, node.content or ())
-        while some := list(islice(ids, _AHEAD)):
-            loaded = dict(self._repository.load_many(BlobType.DATA, some))
-            for id in some:
-                yield loaded[id]
+        if not offset and length is None:
+            yield from read_blobs(self.repository, ids)
+            return
+        end = node.size if length is None else offset + length
+        chosen: list[bytes] = []
+        first = at = 0
+        for id in ids:
+            size = self._size(id)
+            if at + size > offset and at < end:
+                first = first if chosen else at
+                chosen.append(id)
+            at += size
+        at = first
+        for data in read_blobs(self.repository, chosen):
+            yield data[max(0, offset - at) : end - at]
+            at += len(data)
 
-    def _in_tree(self, tree: str, name: bytes) -> Node | None:
-        found = Tree(self._repository.load(BlobType.TREE, bytes.fromhex(tree)))
-        at = found.position(name)
-        return None if at is None else read_node(found.texts[at])
+    def _size(self, id: bytes) -> int:
+        places = self.repository.locations(BlobType.DATA, id)
+        if not places:
+            return len(self.repository.load(BlobType.DATA, id))  # not flushed yet, or missing
+        return places[0].uncompressed_length or places[0].length - OVERHEAD
+
+
+def read_blobs(repository: Repository, ids: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the content of data blobs, in this order. Raises Damaged."""
+    remaining = iter(ids)
+    while some := list(islice(remaining, _AHEAD)):
+        loaded = dict(repository.load_many(BlobType.DATA, some))
+        for id in some:
+            yield loaded[id]

@@ -1,29 +1,50 @@
 """Restoring from a recovery point into a directory.
 
-Nothing is written outside of the target: every step is taken from an open directory, and no symbolic link is followed.
-What cannot be restored is a problem with its path and never ends the rest; only a repository that fails does.
+Trees are walked here, and directories made and finished; all else is put in lots for workers (`restoring`). Nothing is
+written outside of the target: every step is taken from an open directory, and no symbolic link is followed. What
+cannot be restored is a problem with its path and never ends the rest; only a repository that fails does, or a target
+without room.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+import queue
 import stat
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
-from snapkeep.backup.metadata import unix_mode
-from snapkeep.backup.nodes import Node, read_time
+from msgspec import Raw
+
+from snapkeep.backup.nodes import Known, Node, Tree, read_node
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.reading import join, opened
 from snapkeep.backup.request import MOST_PROBLEMS, Progress, Report, Stop, never_stop, no_report
-from snapkeep.model.errors import Conflict, Damaged, InvalidInput
+from snapkeep.backup.restoring import (
+    Item,
+    Lot,
+    Options,
+    Outcome,
+    Worker,
+    Writer,
+    dress,
+    inherits,
+    placed,
+    reason,
+    times,
+    workers,
+)
+from snapkeep.model.errors import Conflict, Damaged, InvalidInput, Unavailable
+from snapkeep.repository.blobs import BlobType
+from snapkeep.repository.repository import Repository
 
-_ZEROS = bytes(64 << 10)
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SPECIAL = {"fifo": stat.S_IFIFO, "dev": stat.S_IFBLK, "chardev": stat.S_IFCHR}
+_MOST_ITEMS = 256  # in a lot
+_MOST_BYTES = 16 << 20
+_TREES = 32  # that are read at once
 
 
 @dataclass
@@ -39,6 +60,12 @@ class RestoreResult:
     """The first `MOST_PROBLEMS` paths that were not restored, or not wholly, and why."""
     problem_count: int = 0
 
+    def problem(self, path: bytes, why: str) -> None:
+        """Note one."""
+        self.problem_count += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append((path, why))
+
 
 def restore(
     point: RecoveryPoint,
@@ -47,183 +74,300 @@ def restore(
     path: bytes = b"",
     overwrite: bool = False,
     owners: bool | None = None,
+    readers: int = 4,
     progress: Report = no_report,
     stop: Stop = never_stop,
 ) -> RestoreResult:
     """Restore what is at `path`: what a directory holds comes into `target`, a file comes there by its name.
 
     The target is made if it is not there. Raises Conflict when it holds anything, unless `overwrite`; then files of
-    the same name are exchanged one by one, each at once, and a directory is never removed. `owners`: give files to
-    whom they belonged (None: when we are root).
+    the same name are exchanged one by one, each at once, and a directory is never removed. So what was interrupted is
+    completed by doing it again with `overwrite`. `owners`: give files to whom they belonged (None: when we are root).
     """
     path = path.strip(b"/")
-    with suppress(FileExistsError):
-        target.mkdir(parents=True)
-    top = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    node = point.node(path) if path else None
+    top = _target(target, overwrite)
+    options = Options(overwrite, os.geteuid() == 0 if owners is None else owners)
+    work = _Restore(point.repository, top, options, readers, progress, stop)
     try:
-        if not overwrite and any(target.iterdir()):
-            raise Conflict(
-                f"{target} is not empty", next_step="Choose an empty directory, or say that it may be overwritten."
-            )
-        work = _Restore(point, top, os.geteuid() == 0 if owners is None else owners, overwrite, progress, stop)
-        node = point.node(path) if path else None
         if node is not None and node.type != "dir":
-            work.object(b"", path.rpartition(b"/")[2], node)
+            work.one(path.rpartition(b"/")[2], point.text(path))
         else:
-            work.below(point.list(path), node)
+            work.all(point.snapshot.tree if node is None else node.subtree, node)
         return work.result
     finally:
+        work.close()
         os.close(top)
+
+
+def _target(target: Path, overwrite: bool) -> int:
+    try:
+        with suppress(FileExistsError):
+            target.mkdir(parents=True)
+        top = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except NotADirectoryError as error:
+        raise InvalidInput(f"The target of a restore is no directory: {target}") from error
+    except OSError as error:
+        raise Unavailable(f"The target of the restore cannot be made: {target}: {error.strerror}") from error
+    if not overwrite and os.listdir(top):  # noqa: PTH208
+        os.close(top)
+        raise Conflict(
+            f"{target} is not empty", next_step="Choose an empty directory, or say that it may be overwritten."
+        )
+    return top
+
+
+@dataclass(slots=True, eq=False)
+class _Directory:
+    """A directory between its making and the moment when all is in it."""
+
+    path: bytes
+    above: _Directory | None
+    node: Node | None
+    tree: bytes
+    heir: bool
+    missing: int = 1
+    """Lots with something of it, directories in it, and itself until its tree is read."""
+
+
+@dataclass(slots=True, eq=False)
+class _Linked:
+    """A file with several names."""
+
+    path: bytes = b""
+    """Where it was restored; empty as long as it is not."""
+    pending: bool = True
+    """It is in a lot, or will be."""
+    left: int = 0
+    """Names that are still to come, if all are restored."""
+    waiting: list[tuple[_Directory, bytes, bytes | Raw]] = field(default_factory=list)
+    """Names that were met meanwhile."""
+
+
+_Entry = tuple[_Directory, bytes, "bytes | Raw", _Linked | None]
+"""What goes into a lot: directory, name, text of the node, the file of which it may be one name."""
 
 
 class _Restore:
     def __init__(
-        self, point: RecoveryPoint, top: int, owners: bool, overwrite: bool, report: Report, stop: Stop
+        self, repository: Repository, top: int, options: Options, readers: int, report: Report, stop: Stop
     ) -> None:
         self.result = RestoreResult()
-        self._point = point
+        self._repository = repository
         self._top = top
-        self._owners = owners
-        self._overwrite = overwrite
+        self._options = options
+        self._readers = readers
         self._report = report
         self._stop = stop
-        self._first: dict[tuple[object, ...], bytes] = {}  # an object with several names, and where it was restored
-        self._made: list[tuple[bytes, Node]] = []  # directories: their times are set when all is in them
+        self._waiting: list[_Directory] = []
+        self._items: list[_Entry] = []
+        self._bytes = 0
+        self._linked: dict[tuple[object, ...], _Linked] = {}
+        self._given: dict[Future[Outcome], list[_Entry]] = {}
+        self._workers: list[Worker] = []
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(readers, "restore")
 
-    def below(self, inside: Iterator[tuple[bytes, Node]], top: Node | None) -> None:
-        """Restore what is in a directory, and in those below it."""
-        waiting = [(b"", inside)]
-        while waiting:
-            directory, nodes = waiting[-1]
-            for name, node in nodes:
-                self._stop()
-                if self.object(directory, name, node) and node.type == "dir" and node.subtree:
-                    waiting.append((join(directory, name), self._point.list_tree(node.subtree)))
-                    break
-            else:
-                waiting.pop()
-            counted = self.result
-            self._report(Progress(counted.files, counted.directories, counted.size, os.fsdecode(directory)))
-        for path, node in reversed(self._made):
-            with self._told(path), opened(self._top, path) as here:
-                self._dress(here, b".", node, path)
-        if top is not None:
-            with self._told(b""):
-                self._dress(self._top, b".", top, b"")
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+        self._threads.shutdown()
 
-    def object(self, directory: bytes, name: bytes, node: Node) -> bool:
-        """Restore one object, a directory without what it holds; False when that failed."""
-        path = join(directory, name)
-        before = self.result.problem_count
-        with self._told(path), opened(self._top, directory) as here:
-            if node.type == "dir":
-                self._directory(here, name)
-                self._made.append((path, node))
-                self.result.directories += 1
+    def one(self, name: bytes, text: bytes | Raw) -> None:
+        """Restore one object into the target."""
+        self._items.append((_Directory(b"", None, None, b"", inherits(self._top), missing=2), name, text, None))
+        self._end()
+
+    def all(self, tree: str | None, node: Node | None) -> None:
+        """Restore what is in a directory."""
+        if tree is None:
+            raise Damaged("A directory of the recovery point has no tree")
+        top = _Directory(b"", None, node, bytes.fromhex(tree), inherits(self._top))
+        self._repository.load(BlobType.TREE, top.tree)  # without it there is nothing to restore
+        self._waiting.append(top)
+        self._end()
+
+    def _end(self) -> None:
+        """Do everything that waits, and what it brings."""
+        while self._waiting or self._items or self._given:
+            self._stop()
+            while self._waiting and not self._full():
+                self._read()
+            if self._items and (self._full() or not self._waiting) and len(self._given) < 2 * self._readers:
+                self._give_out()
+                continue
+            done, _ = wait(self._given, timeout=1, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._take_in(self._given.pop(future), future.result())
+            result = self.result
+            self._report(Progress(result.files, result.directories, result.size, ""))
+
+    def _full(self) -> bool:
+        return len(self._items) >= _MOST_ITEMS or self._bytes >= _MOST_BYTES
+
+    # Directories
+
+    def _read(self) -> None:
+        """Read the next trees."""
+        taken = [self._waiting.pop() for _ in range(min(_TREES, len(self._waiting)))]
+        texts: dict[bytes, bytes] = {}
+        with suppress(Damaged):
+            texts.update(self._repository.load_many(BlobType.TREE, {directory.tree for directory in taken}))
+        for directory in taken:
+            self._stop()
+            with self._told(directory.path):
+                text = texts.get(directory.tree)
+                if text is None:
+                    text = self._repository.load(BlobType.TREE, directory.tree)
+                self._enter(directory, Tree(text))
+            self._lack(directory)
+
+    def _enter(self, directory: _Directory, tree: Tree) -> None:
+        with opened(self._top, directory.path) as here:
+            for (name, known), text in zip(tree.knowns(), tree.texts, strict=True):
+                path = join(directory.path, name)
+                with self._told(path):
+                    if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+                        raise Damaged("the recovery point has an object with an impossible name")
+                    if known.type == "dir":
+                        self._make(here, name, directory, read_node(text))
+                    else:
+                        self._add(directory, name, text, known)
+
+    def _make(self, here: int, name: bytes, above: _Directory, node: Node) -> None:
+        if node.subtree is None:
+            raise Damaged("the recovery point has no tree of this directory")
+        try:
+            os.mkdir(name, 0o700, dir_fd=here)
+        except FileExistsError:
+            if not self._options.overwrite or not stat.S_ISDIR(
+                os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
+            ):
+                raise
+        above.missing += 1
+        self.result.directories += 1
+        heir = above.heir or self._options.overwrite
+        self._waiting.append(_Directory(join(above.path, name), above, node, bytes.fromhex(node.subtree), heir))
+
+    def _lack(self, directory: _Directory | None) -> None:
+        """Count one thing that a directory waited for; finish it, and those above, when it was the last."""
+        while directory is not None:
+            directory.missing -= 1
+            if directory.missing:
+                return
+            if directory.node is not None:
+                self._finish(directory, directory.node)
+            directory.node = None
+            directory = directory.above
+
+    def _finish(self, directory: _Directory, node: Node) -> None:
+        with self._told(directory.path), opened(self._top, directory.path) as here:
+            for problem in dress(here, node, owners=self._options.owners, heir=directory.heir):
+                self.result.problem(directory.path, problem)
+            os.utime(here, ns=times(node))
+
+    # Everything else
+
+    def _add(self, directory: _Directory, name: bytes, text: bytes | Raw, known: Known) -> None:
+        """Put an object in the next lot, unless it is another name of one that was already met."""
+        linked = None
+        if known.links > 1 or (known.type == "fifo" and known.device_id):
+            # Not by the inode alone: it may be another file's in another snapshot.
+            key = (known.device_id, known.inode, known.type, known.mtime, sha256(known.content).digest())
+            linked = self._linked.get(key)
+            if linked is not None:
+                directory.missing += 1
+                linked.left -= 1
+                if not linked.left:
+                    del self._linked[key]
+                linked.waiting.append((directory, name, text))
+                if not linked.pending:
+                    self._go_on(linked)
+                return
+            linked = _Linked(left=known.links - 1 or -1)
+            self._linked[key] = linked
+        directory.missing += 1
+        self._items.append((directory, name, text, linked))
+        self._bytes += known.size
+
+    def _link(self, linked: _Linked, directory: _Directory, name: bytes, text: bytes | Raw) -> None:
+        """Give a restored file one more name; where that cannot be, restore it once more."""
+        parent, _, known = linked.path.rpartition(b"/")
+        try:
+            with (
+                opened(self._top, parent) as there,
+                opened(self._top, directory.path) as here,
+                placed(here, name, overwrite=self._options.overwrite) as new,
+            ):
+                os.link(known, new, src_dir_fd=there, dst_dir_fd=here, follow_symlinks=False)
+        except OSError:
+            self._again(linked, directory, name, text)
+            return
+        self.result.files += read_node(text).type == "file"
+        self._lack(directory)
+
+    def _give_out(self) -> None:
+        """Give the next worker a lot."""
+        items, self._items = self._items[:_MOST_ITEMS], self._items[_MOST_ITEMS:]
+        few = not self._waiting and not self._items and self._bytes < _MOST_BYTES
+        self._bytes = 0
+        numbers: dict[bytes, int] = {}
+        lot = Lot([], [])
+        for directory, name, text, _ in items:
+            number = numbers.setdefault(directory.path, len(numbers))
+            lot.items.append(Item(number, name, bytes(text)))
+        lot.directories.extend(numbers)
+        if not self._workers:
+            self._workers = (
+                [Writer(self._repository, self._top, self._options)]
+                if few
+                else workers(self._repository, self._top, self._options, self._readers)
+            )
+            for worker in self._workers:
+                self._idle.put(worker)
+        self._given[self._threads.submit(self._run, lot)] = items
+
+    def _run(self, lot: Lot) -> Outcome:
+        worker = self._idle.get()
+        try:
+            return worker.run(lot)
+        finally:
+            self._idle.put(worker)
+
+    def _take_in(self, items: list[_Entry], done: Outcome) -> None:
+        self.result.files += done.files
+        self.result.others += done.others
+        self.result.size += done.size
+        failed = set()
+        for number, why, gone in done.problems:
+            directory, name, _, _ = items[number]
+            self.result.problem(join(directory.path, name), why)
+            if gone:
+                failed.add(number)
+        for number, (directory, name, _, linked) in enumerate(items):
+            if linked is not None:
+                linked.path = b"" if number in failed else join(directory.path, name)
+                linked.pending = False
+                self._go_on(linked)
+            self._lack(directory)
+
+    def _go_on(self, linked: _Linked) -> None:
+        """Restore the other names that wait for a file; when it could not be restored, the next is tried."""
+        while linked.waiting and not linked.pending:
+            directory, name, text = linked.waiting.pop(0)
+            if linked.path:
+                self._link(linked, directory, name, text)
             else:
-                self._exchange(here, name, node, path)
-        return self.result.problem_count == before or node.type != "dir"
+                self._again(linked, directory, name, text)
+
+    def _again(self, linked: _Linked, directory: _Directory, name: bytes, text: bytes | Raw) -> None:
+        linked.pending = True
+        self._items.append((directory, name, text, linked))
 
     @contextmanager
     def _told(self, path: bytes) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            self._problem(path, error.strerror or str(error))
-        except (Damaged, InvalidInput) as error:
-            self._problem(path, str(error))
-
-    def _problem(self, path: bytes, reason: str) -> None:
-        self.result.problem_count += 1
-        if len(self.result.problems) < MOST_PROBLEMS:
-            self.result.problems.append((path, reason))
-
-    def _directory(self, here: int, name: bytes) -> None:
-        try:
-            os.mkdir(name, 0o700, dir_fd=here)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
-                raise
-
-    def _exchange(self, here: int, name: bytes, node: Node, path: bytes) -> None:
-        """Make the object beside its place, then let it take the place: it is there whole or not at all."""
-        new = b".snapkeep-%s" % secrets.token_hex(8).encode()
-        try:
-            if not self._make(here, new, node, path):
-                return
-            if self._overwrite:
-                os.rename(new, name, src_dir_fd=here, dst_dir_fd=here)
-            else:
-                os.link(new, name, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(new, dir_fd=here)
-
-    def _make(self, here: int, name: bytes, node: Node, path: bytes) -> bool:
-        key = (node.device_id, node.inode, node.type, node.mtime, *(node.content or ()))
-        linked = node.links > 1 or (node.type == "fifo" and node.device_id)
-        if linked and (first := self._first.get(key)) is not None:
-            parent, _, known = first.rpartition(b"/")
-            with opened(self._top, parent) as directory:
-                os.link(known, name, src_dir_fd=directory, dst_dir_fd=here, follow_symlinks=False)
-            self.result.files += node.type == "file"
-            return True
-        if node.type == "file":
-            self._file(here, name, node)
-            self.result.files += 1
-        elif node.type == "symlink":
-            target = node.linktarget.encode() if node.linktarget_raw is None else node.linktarget_raw
-            os.symlink(target, name, dir_fd=here)
-            self.result.others += 1
-        elif node.type in _SPECIAL:
-            os.mknod(name, _SPECIAL[node.type] | 0o600, node.device, dir_fd=here)
-            self.result.others += 1
-        else:
-            self._problem(path, f"an object of the kind {node.type!r} is not restored")
-            return False
-        self._dress(here, name, node, path)
-        if linked:
-            self._first[key] = path
-        return True
-
-    def _file(self, here: int, name: bytes, node: Node) -> None:
-        file = os.open(name, _NEW, 0o600, dir_fd=here)
-        try:
-            size = 0
-            for piece in self._point.read(node):
-                self._stop()
-                _write(file, piece, size)
-                size += len(piece)
-            os.ftruncate(file, size)
-        finally:
-            os.close(file)
-        if size != node.size:
-            raise Damaged(f"{node.name!r} has {size} bytes, not {node.size} as its node says")
-        self.result.size += size
-
-    def _dress(self, here: int, name: bytes, node: Node, path: bytes) -> None:
-        """Give an object its owner, attributes, mode and times; the times last, the mode before: it may lock us out."""
-        where = b"/proc/self/fd/%d/%s" % (here, name)
-        if self._owners:
-            os.chown(name, node.uid, node.gid, dir_fd=here, follow_symlinks=False)
-        for attribute in node.extended_attributes or ():
-            try:
-                os.setxattr(where, attribute.name, attribute.value or b"", follow_symlinks=False)
-            except OSError as error:
-                self._problem(path, f"attribute {attribute.name} cannot be set: {error.strerror}")
-        if node.type != "symlink":
-            os.chmod(name, unix_mode(node.mode), dir_fd=here)
-        time = read_time(node.mtime)
-        os.utime(name, ns=(time, time), dir_fd=here, follow_symlinks=False)
-
-
-def _write(file: int, data: bytes, offset: int) -> None:
-    """Write at an offset, leaving out what is only zeros."""
-    with memoryview(data) as view:
-        for start in range(0, len(view), len(_ZEROS)):
-            block = view[start : start + len(_ZEROS)]
-            if block == _ZEROS[: len(block)]:
-                continue
-            done = 0
-            while done < len(block):
-                done += os.pwrite(file, block[done:], offset + start + done)
+        except (OSError, Damaged, ValueError, OverflowError) as error:
+            self.result.problem(path, reason(error))
