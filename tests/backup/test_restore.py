@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.backup.mutations import Mutator
 from tests.backup.support import assert_equal, request
+from tests.support.restic import run_restic
 
 from snapkeep.backup.nodes import tree_text
 from snapkeep.backup.reader import RecoveryPoint
@@ -119,3 +121,78 @@ def test_missing_content_is_a_problem_of_its_file(repository: Repository, share:
     assert [path for path, _ in done.problems] == [b"bad"]
     assert [path.name for path in (tmp_path / "target").iterdir()] == ["good"]
     assert stat.S_ISFIFO((tmp_path / "target" / "good").stat().st_mode)
+
+
+def test_equals_what_restic_restores(repository: Repository, share: Path, tmp_path: Path) -> None:
+    Mutator(share, 11).mutate(250)
+    point = backed_up(repository, share)
+    run_restic(repository.location, "restore", point.snapshot.id, "--target", tmp_path / "restic")
+    for readers in (1, 4):
+        assert restore(point, tmp_path / f"ours{readers}", readers=readers).problems == []
+        assert_equal(tmp_path / "restic", tmp_path / f"ours{readers}")
+
+
+def test_what_restic_wrote(repository: Repository, share: Path, tmp_path: Path) -> None:
+    Mutator(share, 12, big=False).mutate(150)
+    run_restic(repository.location, "backup", "--compression", "off", str(share))
+    repository.refresh()
+    point = RecoveryPoint(repository, repository.snapshots()[-1])
+    assert restore(point, tmp_path / "target", path=os.fsencode(share)).problems == []
+    assert_equal(share, tmp_path / "target")
+
+
+def test_an_interrupted_restore_is_completed(repository: Repository, share: Path, tmp_path: Path) -> None:
+    Mutator(share, 13).mutate(300)
+    for number in range(900):
+        (share / f"more{number}").write_text(str(number))
+    point = backed_up(repository, share)
+    for times in (3, 7, 30):
+        left = times
+
+        def stop() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            restore(point, tmp_path / "target", path=SHARE, overwrite=True, stop=stop)
+    assert restore(point, tmp_path / "target", path=SHARE, overwrite=True).problems == []
+    assert_equal(share, tmp_path / "target")
+
+
+def test_nothing_is_replaced_unless_asked(repository: Repository, share: Path, tmp_path: Path) -> None:
+    (share / "file").write_text("new")
+    point = backed_up(repository, share)
+    (tmp_path / "target").write_text("a file")
+    with pytest.raises(InvalidInput):
+        restore(point, tmp_path / "target", path=SHARE)
+
+
+def test_the_first_of_several_names_cannot_be_restored(repository: Repository, share: Path, tmp_path: Path) -> None:
+    (share / "a").write_text("content")
+    for name in ("b", "c"):
+        os.link(share / "a", share / name)
+    point = backed_up(repository, share)
+    (tmp_path / "target" / "a" / "occupied").mkdir(parents=True)
+    done = restore(point, tmp_path / "target", path=SHARE, overwrite=True)
+    assert [path for path, _ in done.problems] == [b"a"]
+    assert (tmp_path / "target" / "b").read_text() == "content"
+    assert (tmp_path / "target" / "c").samefile(tmp_path / "target" / "b")
+
+
+def test_a_part_of_a_file(repository: Repository, share: Path) -> None:
+    content = random.Random(1).randbytes(5_000_000)
+    (share / "file").write_bytes(content)
+    point = backed_up(repository, share)
+    node = point.node(SHARE + b"/file")
+    for offset, length in (
+        (0, 10),
+        (4_999_990, 100),
+        (1_000_000, 3_000_000),
+        (5_000_000, 5),
+        (2_500_000, None),
+        (7, 0),
+    ):
+        end = None if length is None else offset + length
+        assert b"".join(point.read(node, offset, length)) == content[offset:end]
