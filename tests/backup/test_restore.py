@@ -196,3 +196,29 @@ def test_a_part_of_a_file(repository: Repository, share: Path) -> None:
     ):
         end = None if length is None else offset + length
         assert b"".join(point.read(node, offset, length)) == content[offset:end]
+
+
+def test_an_acl_that_the_target_hands_down_is_not_kept(repository: Repository, share: Path, tmp_path: Path) -> None:
+    (share / "a").mkdir()
+    (share / "a" / "file").write_text("content")
+    os.mkfifo(share / "fifo")
+    acl = bytes.fromhex("02000000 01000700ffffffff 02000700d2040000 04000500ffffffff 10000700ffffffff 20000500ffffffff")
+    point = backed_up(repository, share)
+    (tmp_path / "target").mkdir()
+    os.setxattr(tmp_path / "target", "system.posix_acl_default", acl)
+    assert restore(point, tmp_path / "target", path=SHARE).problems == []
+    assert_equal(share, tmp_path / "target")
+
+
+def test_acls_and_special_bits_come_back(repository: Repository, share: Path, tmp_path: Path) -> None:
+    acl = bytes.fromhex("02000000 01000700ffffffff 02000700d2040000 04000500ffffffff 10000700ffffffff 20000500ffffffff")
+    (share / "a").mkdir()
+    os.setxattr(share / "a", "system.posix_acl_default", acl)
+    (share / "a" / "file").write_text("content")
+    os.setxattr(share / "a" / "file", "system.posix_acl_access", acl)
+    (share / "a" / "program").write_text("content")
+    (share / "a" / "program").chmod(0o6755)
+    (share / "a").chmod(0o1550)
+    point = backed_up(repository, share)
+    assert restore(point, tmp_path / "target", path=SHARE).problems == []
+    assert_equal(share, tmp_path / "target")
