@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import stat
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -144,8 +145,8 @@ class _Linked:
     """Names that were met meanwhile."""
 
 
-_Entry = tuple[_Directory, bytes, "bytes | Raw", _Linked | None]
-"""What goes into a lot: directory, name, text of the node, the file of which it may be one name."""
+_Entry = tuple[_Directory, bytes, "bytes | Raw", _Linked | None, int]
+"""What goes into a lot: directory, name, text of the node, the file of which it may be one name, its size."""
 
 
 class _Restore:
@@ -160,7 +161,7 @@ class _Restore:
         self._report = report
         self._stop = stop
         self._waiting: list[_Directory] = []
-        self._items: list[_Entry] = []
+        self._items: deque[_Entry] = deque()
         self._bytes = 0
         self._linked: dict[tuple[object, ...], _Linked] = {}
         self._given: dict[Future[Outcome], list[_Entry]] = {}
@@ -176,7 +177,7 @@ class _Restore:
 
     def one(self, name: bytes, text: bytes | Raw) -> None:
         """Restore one object into the target."""
-        self._items.append((_Directory(b"", None, None, b"", inherits(self._top), missing=2), name, text, None))
+        self._items.append((_Directory(b"", None, None, b"", inherits(self._top), missing=2), name, text, None, 0))
         self._end()
 
     def all(self, tree: str | None, node: Node | None) -> None:
@@ -288,7 +289,7 @@ class _Restore:
             linked = _Linked(left=known.links - 1 or -1)
             self._linked[key] = linked
         directory.missing += 1
-        self._items.append((directory, name, text, linked))
+        self._items.append((directory, name, text, linked, known.size))
         self._bytes += known.size
 
     def _link(self, linked: _Linked, directory: _Directory, name: bytes, text: bytes | Raw) -> None:
@@ -309,12 +310,16 @@ class _Restore:
 
     def _give_out(self) -> None:
         """Give the next worker a lot."""
-        items, self._items = self._items[:_MOST_ITEMS], self._items[_MOST_ITEMS:]
-        few = not self._waiting and not self._items and self._bytes < _MOST_BYTES
-        self._bytes = 0
+        items: list[_Entry] = []
+        size = 0
+        while self._items and len(items) < _MOST_ITEMS and size < _MOST_BYTES:
+            items.append(self._items.popleft())
+            size += items[-1][4]
+        self._bytes -= size
+        few = not self._waiting and not self._items
         numbers: dict[bytes, int] = {}
         lot = Lot([], [])
-        for directory, name, text, _ in items:
+        for directory, name, text, *_ in items:
             number = numbers.setdefault(directory.path, len(numbers))
             lot.items.append(Item(number, name, bytes(text)))
         lot.directories.extend(numbers)
@@ -341,11 +346,11 @@ class _Restore:
         self.result.size += done.size
         failed = set()
         for number, why, gone in done.problems:
-            directory, name, _, _ = items[number]
+            directory, name, *_ = items[number]
             self.result.problem(join(directory.path, name), why)
             if gone:
                 failed.add(number)
-        for number, (directory, name, _, linked) in enumerate(items):
+        for number, (directory, name, _, linked, _) in enumerate(items):
             if linked is not None:
                 linked.path = b"" if number in failed else join(directory.path, name)
                 linked.pending = False
@@ -363,7 +368,7 @@ class _Restore:
 
     def _again(self, linked: _Linked, directory: _Directory, name: bytes, text: bytes | Raw) -> None:
         linked.pending = True
-        self._items.append((directory, name, text, linked))
+        self._items.append((directory, name, text, linked, 0))
 
     @contextmanager
     def _told(self, path: bytes) -> Iterator[None]:
