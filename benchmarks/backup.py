@@ -10,13 +10,14 @@ benchmark knows what it changed), restic its parent. `resident` is our time with
 derivation of the key. Changes lie each in another directory as far as there are so many: the worst case for ours.
 
     warm    the kernel has seen the whole tree just before (for a full backup: read it)
-    cold    its caches are dropped before each run; what this process itself has mapped of Python stays
+    cold    its caches are dropped before each run; what this process itself has mapped of Python stays, and a virtual
+            machine's host may keep what it read for the one who came first: an even number of repeats is fairer
     delay   the tree is a fresh mount on which each request takes 0.5 ms, also the one for a file's extended attributes
     plain   the same without extended attributes: listing a directory tells all that is needed
 
 Every root tree must be the one that restic finds, what is restored is compared by sample, and in the end `restic check`
-must be content. Memory is the proportional set size of the process tree, looked at every 50 ms (the largest of all
-runs); bytes written are those of the repository.
+must be content. Memory is the proportional set size of the process tree, looked at every 50 ms, or less often
+where a look takes long (the largest of all runs); bytes written are those of the repository.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ GOALS = {"warm": 30.0, "cold": 12.0, "delay": 250.0}
 MOST_MEMORY = 300
 MOST_GROWTH = 1.15
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
+
+
+class Failed(Exception):
+    """A run did not do what it should."""
 
 
 @dataclass
@@ -177,7 +182,7 @@ class Restic:
             [restic(), "--quiet", *command], env=self._environment(store), capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise SystemExit(f"restic {command}: {done.stdout}\n{done.stderr}")
+            raise Failed(f"restic {command}: {done.stdout}\n{done.stderr}")
         return done.stdout
 
     def _environment(self, store: Store) -> dict[str, str]:
@@ -242,13 +247,17 @@ def main() -> None:
         place = place.absolute()
         place.mkdir(parents=True, exist_ok=True)
         done: dict[int, list[Case]] = {}
+        failures = 0
         for files in given.files:
             cases = [case for case in _cases(given.changed) if any(part in case.name for part in given.cases)]
             sides: dict[str, Ours | Restic] = {"ours": Ours(given.readers), "restic": Restic(given.restic_readers)}
             tree = FileTree(place / f"tree-{files}-{given.per_directory}" / "share", files, given.per_directory)
             with Bench(place, tree, sides, given.delay, given.repeats) as bench:
                 done[files] = bench.run(cases)
+                failures += bench.failures
     _growth(done)
+    if failures:
+        raise SystemExit(f"{failures} cases failed")
 
 
 class Bench:
@@ -263,6 +272,7 @@ class Bench:
         self._program = Path()
         self._stores: dict[str, Store] = {}
         self._number = 0
+        self.failures = 0
 
     def __enter__(self) -> Bench:
         return self
@@ -284,11 +294,18 @@ class Bench:
             if reason := self._why_not(case):
                 print(f"{case.name:<24} not measured: {reason}", flush=True)
                 continue
-            if case.kind != "full":
-                self._base()
             measure = {"full": self._full, "incremental": self._incremental, "restore": self._restore}[case.kind]
-            for repeat in range(self._repeats):
-                measure(case, list(self._sides) if repeat % 2 == 0 else list(reversed(self._sides)))
+            try:
+                if case.kind != "full":
+                    self._base()
+                for repeat in range(self._repeats):
+                    measure(case, list(self._sides) if repeat % 2 == 0 else list(reversed(self._sides)))
+            except Failed as error:
+                print(f"{case.name:<24} FAILED: {error}", flush=True)
+                self.failures += 1
+                if case.kind == "incremental":  # what was changed is in no repository: start again
+                    self._stores = {}
+                continue
             print(case.report(), flush=True)
             ended.append(case)
         for side, store in self._stores.items():
@@ -350,7 +367,7 @@ class Bench:
     def _go_on_from(self, case: Case, stores: dict[str, Store]) -> None:
         ours, others = (case.runs[side][-1].tree for side in ("ours", "restic"))
         if ours != others:
-            raise SystemExit(f"{case.name}: our root tree is {ours}, restic's is {others}; see {self._work}")
+            raise Failed(f"our root tree is {ours}, restic's is {others}")
         for store in self._stores.values():
             store.remove()
         self._stores = stores
@@ -361,7 +378,7 @@ class Bench:
         for path in map(self._tree.path, numbers):
             one, other = self._tree.top / path, target / path
             if one.read_bytes() != other.read_bytes() or one.stat().st_mtime_ns != other.stat().st_mtime_ns:
-                raise SystemExit(f"{other} is not what was backed up")
+                raise Failed(f"{other} is not what was backed up")
 
     # -- conditions --------------------------------------------------------------------------------------------------
     @contextmanager
@@ -454,7 +471,7 @@ def _measured(
         memory = peak.end()
         if child.returncode:
             errors.seek(0)
-            raise SystemExit(f"{' '.join(command[:4])}: {errors.read()[-3000:].decode()}")
+            raise Failed(f"{' '.join(command[:4])}: {errors.read()[-3000:].decode()}")
     return said, seconds, memory
 
 
@@ -477,7 +494,7 @@ class Peak:
         while not self._ended.wait(LOOK_SECONDS):
             began = time.perf_counter()
             self._peak = max(self._peak, sum(map(_memory, _family(self._pid))))
-            self._ended.wait(10 * (time.perf_counter() - began))  # of the time, a tenth at most
+            self._ended.wait(20 * (time.perf_counter() - began))  # it costs a twentieth of a core at most
 
 
 def _family(pid: int) -> Iterator[int]:
