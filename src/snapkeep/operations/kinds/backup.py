@@ -23,7 +23,17 @@ from snapkeep.catalog.records import AssetRecord, BackupRecord, ChangeListRecord
 from snapkeep.changes.store import read_blocks
 from snapkeep.model.assets import Capability
 from snapkeep.model.changes import Change
-from snapkeep.model.errors import BaseMissing, Busy, Incomplete, NotFound, SnapkeepError, Unsupported, VendorError
+from snapkeep.model.errors import (
+    BaseMissing,
+    Busy,
+    Incomplete,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    SnapkeepError,
+    Unsupported,
+    VendorError,
+)
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler
@@ -36,6 +46,9 @@ from snapkeep.repository.snapshots import SnapshotFile
 
 SAMPLE = 100
 """Files that are compared with the snapshot after each backup."""
+
+_NO_LIST = (Unsupported, BaseMissing, Incomplete, NotFound, VendorError, Busy, LimitExceeded, PermissionDenied)
+"""Why everything is walked: there is no list of changes, and asking again would not give one."""
 
 MOST_NAMED = 100
 """So many unreadable files are named in the record of a recovery point."""
@@ -129,6 +142,8 @@ class BackupHandler(Handler):
         made = await run.ended_part("snapshot")
         if made is None or made.result is None:
             return
+        for label in ("changes", _export_label(run)):  # what was cancelled needs the snapshot until its end
+            await run.ended_part(label)
         await _tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
         snapshot = await run.catalog.inventory.snapshot(made.result["snapshot_id"])
         if snapshot.gone_at is None:
@@ -145,8 +160,7 @@ class BackupHandler(Handler):
         plan = await self._plan(run, asset, snapshot)
         host = run.host.backup_host
         exported = await run.part(
-            f"export to {host.address}",
-            lambda by: run.operations.export(snapshot, host, AccessMode.READ_ONLY, by),
+            _export_label(run), lambda by: run.operations.export(snapshot, host, AccessMode.READ_ONLY, by)
         )
         export = (await run.catalog.exports.get((exported.result or {})["export_id"])).export
         async with mounted(export, snapshot.snapshot.name, run.host, run.operation.id) as source:
@@ -168,7 +182,7 @@ class BackupHandler(Handler):
             return Plan(parent, None, f"the snapshot of the last backup, {base.snapshot.name}, is gone")
         try:
             listed = await run.part("changes", lambda by: run.operations.diff(asset, base, snapshot, by))
-        except (Unsupported, BaseMissing, Incomplete, NotFound, VendorError, Busy) as error:
+        except _NO_LIST as error:
             return Plan(parent, None, f"no list of changes: {error.message}")
         changes = await run.catalog.change_lists.get((listed.result or {})["change_list"])
         return Plan(parent, changes, None)
@@ -364,6 +378,10 @@ def _record(
 
 def _backup_id(run: Run) -> str:
     return run.request_id("backup")
+
+
+def _export_label(run: Run) -> str:
+    return f"export to {run.host.address}"
 
 
 async def _tidy(run: Run, snapshot_id: str, label: str, *, strict: bool = False) -> list[str]:
