@@ -83,6 +83,18 @@ def test_the_guides_do_what_they_say(tmp_path: Path) -> None:
         shell.close()
 
 
+def test_the_guides_to_backups_do_what_they_say(tmp_path: Path) -> None:
+    """What they leave to the reader: a backup host, which with the simulator is this machine."""
+    shell = Shell(tmp_path, environment())
+    try:
+        prepare(shell, tmp_path)
+        check(shell, Command("snapkeep system set files1 --set local_exports=sim/access"))
+        for guide in ("back-up-an-asset", "restore-from-a-backup"):
+            follow(shell, tmp_path, guide)
+    finally:
+        shell.close()
+
+
 def test_the_guide_to_workers_does_what_it_says(tmp_path: Path, postgres: Postgres) -> None:
     """What it leaves to the reader: the database, the file with its URL, and to stop the server before the move."""
     database = tmp_path / "database-url"

@@ -369,6 +369,8 @@ def _stay(world: World) -> None:
         f"  echo hello > {world.share}/hello.txt\n"
         f"  snapkeep snapshot create files1/projects --name after\n"
         f"  snapkeep snapshot diff files1/projects@after --base before\n"
+        f"  snapkeep backup run files1/projects --repository vault\n"
+        f"  snapkeep backup list\n"
         f"  snapkeep operation list\n\n"
         f"Ctrl-C ends it.",
         markup=False,
