@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,9 +24,6 @@ from snapkeep.operations.service import Operations
 from snapkeep.operations.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
-
-SWITCH_SECONDS = 0.0005
-"""How long a thread of the engine may keep the loop from the interpreter; Python's own 5 ms add up with every hop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +59,6 @@ async def open_operations(
     on_failure: Callable[[Exception], None] = lambda _: None,
 ) -> AsyncIterator[Opened]:
     """Run operations over a catalog; what an earlier process, or a dead worker, left unfinished goes on."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     clock = clock or Clock()
     connections = Connections(catalog.systems, clock)
     engine = Engine(settings.worker)
