@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import Reference, parse_snapshot
 from snapkeep.cli.work import Wait, follow
-from snapkeep.model.errors import InvalidInput
+from snapkeep.model.errors import Incomplete, InvalidInput, Unsupported
 
 Json = dict[str, Any]
 Operation = Literal["add", "modify", "metadata", "delete", "rename", "unknown"]
@@ -32,6 +32,8 @@ def diff(
     *,
     base: str | None = None,
     full: Annotated[bool, Parameter(negative="")] = False,
+    source: Literal["system", "walk"] = "system",
+    verify: Literal["none", "sample", "full"] = "none",
     entries: Annotated[Entries | None, Parameter(name=["--entries", "-e"])] = None,
     output_file: Path | None = None,
     operation: Annotated[list[Operation] | None, Parameter(negative="")] = None,
@@ -54,6 +56,11 @@ def diff(
         Name of the older snapshot of the same asset.
     full
         Without base: every object in the snapshot.
+    source
+        Who says what changed: the system, or a walk: a backup host reads both snapshots.
+    verify
+        Have a backup host hold the list against both snapshots: some directories (sample) or all (full).
+        The verdict is printed; a list that lacks changes ends with the exit code of incomplete.
     entries
         Form of the entries: table (the first ones, for people), ndjson, csv or parquet (all of them), none.
         Default: table, with --output json none.
@@ -88,11 +95,13 @@ def diff(
         base = base.removeprefix(f"{reference.system}/{reference.asset}@")
     old = rest.snapshot(Reference(reference.system, reference.asset, base), gone=True) if base else None
     body = {"new_id": new["id"], "base_id": old["id"] if old else None}
-    found = None if again else _stored(rest, body)
+    found = None if again or verify != "none" else _stored(rest, body, source)
+    verification: Json | None = None
     if found is None:
-        begun = rest.request("POST", "/change-lists", json=body)
+        begun = _begin(rest, {**body, "source": source, "verify": verify})
         ended = follow(common, rest, begun, wait=wait, title=f"Comparing {snapshot}")
         found = rest.request("GET", f"/change-lists/{ended['result']['change_list']}")
+        verification = ended["result"].get("verification")
     filters = _filters(operation, type, path)
     if form in _WHOLE:
         lines = rest.stream(f"/change-lists/{found['id']}/entries", filters)
@@ -101,19 +110,46 @@ def diff(
         else:
             count = _write_file(output_file, form, lines, found)
             output.errors.print(f"Wrote {count:,} entries to {output_file}", markup=False, soft_wrap=True)
-        return
-    if common.json:
-        output.print_json(
-            {**found, "entries_shown": _first(rest, found, filters, limit)["data"]} if form == "table" else found
+    elif common.json:
+        shown = {**found, "verification": verification}
+        if form == "table":
+            shown["entries_shown"] = _first(rest, found, filters, limit)["data"]
+        output.print_json(shown)
+    else:
+        _print_summary(found)
+        if form == "table" and found["entries"]:
+            _print_entries(_first(rest, found, filters, limit))
+    if verification is not None:
+        _judge(common, verification)
+
+
+def _begin(rest: Any, body: Json) -> Json:
+    try:
+        return dict(rest.request("POST", "/change-lists", json=body))
+    except Unsupported as error:
+        if body["source"] != "system":
+            raise
+        step = "With --source walk a backup host reads both snapshots and compares them."
+        raise Unsupported(error.message, next_step=step, **error.details) from error
+
+
+def _judge(common: Common, verification: Json) -> None:
+    """Say the verdict. Raises Incomplete for a list that lacks changes."""
+    from snapkeep.cli import output
+
+    if not verification["trusted"]:
+        raise Incomplete(
+            f"Verified: {verification['verdict']}: {'; '.join(verification['examples'])}",
+            next_step="Do not trust this list: take one by --source walk, and tell the vendor.",
         )
-        return
-    _print_summary(found)
-    if form == "table" and found["entries"]:
-        _print_entries(_first(rest, found, filters, limit))
+    if not common.json:
+        output.errors.print(f"Verified: {output.printable(verification['verdict'])}", markup=False, soft_wrap=True)
 
 
-def _stored(rest: Any, body: Json) -> Json | None:
+def _stored(rest: Any, body: Json, source: str) -> Json | None:
     for record in rest.request("GET", "/change-lists", params=body)["data"]:
+        if record["source"] != source:
+            continue
         if record["state"] == "complete" and (body["base_id"] is not None or record["base"] is None):
             return dict(record)
     return None

@@ -26,6 +26,7 @@ from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.host import Host
 from snapkeep.operations.kinds.backup import BackupHandler
 from snapkeep.operations.kinds.base import Handler
+from snapkeep.operations.kinds.compare import CompareHandler
 from snapkeep.operations.kinds.diff import DiffHandler
 from snapkeep.operations.kinds.discover import DiscoverHandler
 from snapkeep.operations.kinds.exports import DeportHandler, ExportHandler
@@ -50,6 +51,7 @@ HANDLERS: Mapping[str, Handler] = {
         ExportHandler(),
         DeportHandler(),
         DiffHandler(),
+        CompareHandler(),
         ReconcileHandler(),
         BackupHandler(),
         RecoverHandler(),

@@ -218,6 +218,51 @@ class Operations:
         target = f"{asset.reference}: {begin} to {new.snapshot.name}"
         return await self._on_asset("diff", asset, target, request, by)
 
+    async def compare(
+        self,
+        asset: AssetRecord,
+        base: SnapshotRecord | None,
+        new: SnapshotRecord,
+        by: Requester,
+        *,
+        source: str,
+        verify: str,
+    ) -> OperationRecord:
+        """Say what changed by reading both snapshots on a backup host; the same that is under way is returned.
+
+        `source`: walk makes the list, system verifies the system's own. `verify`: none, sample or full.
+        """
+        if known := await self._known(by):
+            return known
+        asset.asset.require(Capability.EXPORT)
+        if source == "system":
+            asset.asset.require(Capability.DIFF_FILES)
+        if verify != "none" and base is None:
+            raise InvalidInput("Only a list of what changed between two snapshots can be verified")
+        require_same_asset(asset.asset, base.snapshot if base else None, new.snapshot)
+        require_older(base.snapshot if base else None, new.snapshot)
+        for snapshot in (base, new):
+            if snapshot is not None:
+                await self._asset_for(snapshot, Capability.EXPORT)
+        request = {
+            "asset_id": asset.id,
+            "base_id": base.id if base else None,
+            "new_id": new.id,
+            "source": source,
+            "verify": verify,
+        }
+        for operation in await self._catalog.operations.unended(asset.system_name):
+            if operation.kind == "compare" and operation.request["asset_id"] == asset.id:
+                if operation.request == request:
+                    return operation
+                raise Busy(  # it may take back an export that both would read
+                    f"Another comparison of {asset.reference} is under way: {operation.id}",
+                    next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
+                    dependents=[operation.id],
+                )
+        begin = base.snapshot.name if base else "(nothing)"
+        return await self._on_asset("compare", asset, f"{asset.reference}: {begin} to {new.snapshot.name}", request, by)
+
     # -- backups ---------------------------------------------------------------------------------------------------
     async def back_up(
         self, asset: AssetRecord, repository: RepositoryRecord, by: Requester, *, full: bool, keep_base: bool
@@ -367,6 +412,11 @@ class Operations:
             case "diff":
                 base = await snapshot("base_id") if request["base_id"] else None
                 return await self.diff(await inventory.asset(request["asset_id"]), base, await snapshot("new_id"), by)
+            case "compare":
+                base = await snapshot("base_id") if request["base_id"] else None
+                asset = await inventory.asset(request["asset_id"])
+                how = {"source": request["source"], "verify": request["verify"]}
+                return await self.compare(asset, base, await snapshot("new_id"), by, **how)
         return await self._retry_mover(operation.kind, request, by)
 
     async def _retry_mover(self, kind: str, request: Mapping[str, Any], by: Requester) -> OperationRecord:

@@ -77,11 +77,14 @@ async def list_workers(parts: Parts) -> Page[WorkerOut]:
 
 @router.post("/change-lists", status_code=status.HTTP_202_ACCEPTED)
 async def diff(body: ChangeListIn, parts: Parts, caller: Caller) -> OperationOut:
-    """Fetch what changed between two snapshots of one asset. The change list gets the id of the operation."""
+    """Fetch what changed between two snapshots of one asset, or find it by reading both; `result` names the list."""
     new = await parts.catalog.inventory.snapshot(body.new_id)
     base = await parts.catalog.inventory.snapshot(body.base_id) if body.base_id else None
     asset = await parts.catalog.inventory.asset(new.asset_id)
-    return OperationOut.of(await parts.operations.diff(asset, base, new, caller))
+    if body.source == "system" and body.verify == "none":
+        return OperationOut.of(await parts.operations.diff(asset, base, new, caller))
+    operation = await parts.operations.compare(asset, base, new, caller, source=body.source, verify=body.verify)
+    return OperationOut.of(operation)
 
 
 @router.get("/change-lists")

@@ -151,6 +151,12 @@ class ChangeListIn(_In):
 
     base_id: str | None = Field(default=None, description="Older snapshot; null: everything in the new one.")
     new_id: str = Field(description="Newer snapshot.")
+    source: Literal["system", "walk"] = Field(
+        default="system", description="Who says what changed: the system, or a walk of both by a backup host."
+    )
+    verify: Literal["none", "sample", "full"] = Field(
+        default="none", description="How much of both snapshots the list is held against; its verdict is in the result."
+    )
 
 
 class Problem(_Out):
