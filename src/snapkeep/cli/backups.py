@@ -73,10 +73,8 @@ def run(
         output.print_json(operation)
     else:
         _tell(result, repository)
-    if (result["verification"] or {}).get("differing"):
-        raise SystemExit(1)
-    if result["partial"]:
-        raise SystemExit(PARTIAL)
+    if code := exit_code(result):
+        raise SystemExit(code)
 
 
 @app.command(name="list")
@@ -199,7 +197,8 @@ def restore(
     target
         The directory, on the worker that serves the repository; made if it is not there.
     path
-        Only this file, or what is in this directory, below the asset; repeat it for several.
+        Only this file, or what is in this directory, below the asset: it comes into the target itself. Of several,
+        each comes to its own path below the target.
     overwrite
         Into a directory that holds something: replace files of the same name, one by one.
     wait
@@ -244,7 +243,8 @@ def forget(
     backup
         Its id, or restic's, or the beginning of one.
     force
-        Also the one from which the next incremental backup starts: the next one then looks at every file.
+        Also the one from which the next incremental backup starts, with its snapshot: the next one then reads
+        everything.
     yes
         Do not ask.
     """
@@ -259,6 +259,13 @@ def forget(
         output.print_json({"forgotten": found["id"]})
     else:
         output.console.print(f"Forgot recovery point {found['id'][:8]} of {found['asset']}.", markup=False)
+
+
+def exit_code(result: Json) -> int:
+    """Return with what a backup exits: one that is not true, or not whole, is no success."""
+    if (result["verification"] or {}).get("differing"):
+        return 1
+    return PARTIAL if result["partial"] else 0
 
 
 # -- what people see ---------------------------------------------------------------------------------------------------
