@@ -15,7 +15,7 @@ from snapkeep.backup.nodes import tree_text
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.restore import restore
 from snapkeep.backup.writer import full_backup
-from snapkeep.model.errors import Conflict, InvalidInput, NotFound
+from snapkeep.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
 
@@ -222,3 +222,22 @@ def test_acls_and_special_bits_come_back(repository: Repository, share: Path, tm
     point = backed_up(repository, share)
     assert restore(point, tmp_path / "target", path=SHARE).problems == []
     assert_equal(share, tmp_path / "target")
+
+
+def test_several_restores_share_a_target_and_follow_no_link_in_it(
+    repository: Repository, share: Path, tmp_path: Path
+) -> None:
+    for name in ("a/b/file", "c/file", "d/e/file"):
+        (share / name).parent.mkdir(parents=True)
+        (share / name).write_text(name)
+    point = backed_up(repository, share)
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    outside.mkdir()
+    for path in (b"a/b/file", b"c"):
+        restore(point, target, path=SHARE + b"/" + path, into=path, overwrite=True)
+    assert (target / "a" / "b" / "file").read_text() == "a/b/file"
+    assert (target / "c" / "file").read_text() == "c/file"
+    (target / "d").symlink_to(outside)
+    with pytest.raises(Unavailable):
+        restore(point, target, path=SHARE + b"/d/e", into=b"d/e", overwrite=True)
+    assert list(outside.iterdir()) == []

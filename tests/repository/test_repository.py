@@ -256,7 +256,7 @@ class TestDamage:
                 data_pack.unlink()
         with pytest.raises(Damaged, match=data_pack.name) as raised:
             repository.load(DATA, last)
-        assert "backup check" in raised.value.next_step
+        assert "repository check" in raised.value.next_step
         with pytest.raises(Damaged, match=data_pack.name):
             list(repository.load_many(DATA, blobs))
         with pytest.raises((Damaged, NotFound), match=data_pack.name):

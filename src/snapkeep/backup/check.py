@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from snapkeep.backup.comparison import compare
 from snapkeep.backup.nodes import unquote
 from snapkeep.backup.reading import join
 from snapkeep.backup.request import Progress, Report, Stop, never_stop, no_report
@@ -24,9 +23,6 @@ from snapkeep.repository.blobs import BlobId, BlobType
 from snapkeep.repository.crypto import OVERHEAD
 from snapkeep.repository.packs import Entry
 from snapkeep.repository.repository import Repository
-from snapkeep.repository.segments import ROW
-
-__all__ = ["CheckResult", "check_repository", "compare"]
 
 MOST_ERRORS = 100
 """So many errors are named; all are counted."""
@@ -123,7 +119,7 @@ class _Check:
         self._bad: dict[bytes, str] = {}
         self._trees = _Trees()
         # Listed before the index is read: it knows all that these refer to, whatever is written meanwhile.
-        self._snapshots = list(_names(repository, FileKind.SNAPSHOT))
+        self._snapshots = repository.names(FileKind.SNAPSHOT)
 
     def close(self) -> None:
         self._trees.close()
@@ -132,14 +128,14 @@ class _Check:
         """Read all index files."""
         with suppress(Damaged):  # it is told below
             self._repository.refresh()
-        for name in _names(self._repository, FileKind.INDEX):
+        for name in self._repository.names(FileKind.INDEX):
             self._stop()
             with self._telling(f"Index file {name}"):
-                self._repository._load_index(name)
+                self._repository.verify_index(name)
 
     def packs(self) -> None:
         """Compare the packs that are there with those of the index."""
-        for number, (pack, length, plain) in enumerate(_rows(self._repository)):
+        for number, (pack, length, plain) in enumerate(self._repository.index_rows()):
             if number % 10_000 == 0:
                 self._stop()
             known = self._packs.setdefault(pack, _Pack())
@@ -297,20 +293,6 @@ class _Trees:
 
     def close(self) -> None:
         self._database.close()
-
-
-def _names(repository: Repository, kind: FileKind) -> Iterator[str]:
-    return (name for name, _ in repository._backend.list(kind))
-
-
-def _rows(repository: Repository) -> Iterator[tuple[bytes, int, int]]:
-    """Yield pack, length and uncompressed length of all blobs in the index."""
-    for segment in repository._index._segments:
-        packs = list(segment.packs())
-        for kind in BlobType:
-            for row in segment.sorted_rows(kind):
-                _, number, _, length, plain = ROW.unpack(row)
-                yield packs[number], length, plain
 
 
 def _id(text: str) -> bytes:

@@ -73,6 +73,7 @@ def restore(
     target: Path,
     *,
     path: bytes = b"",
+    into: bytes = b"",
     overwrite: bool = False,
     owners: bool | None = None,
     readers: int = 4,
@@ -83,11 +84,14 @@ def restore(
 
     The target is made if it is not there. Raises Conflict when it holds anything, unless `overwrite`; then files of
     the same name are exchanged one by one, each at once, and a directory is never removed. So what was interrupted is
-    completed by doing it again with `overwrite`. `owners`: give files to whom they belonged (None: when we are root).
+    completed by doing it again with `overwrite`. `into`: instead to this path below the target, so that several
+    restores share one. `owners`: give files to whom they belonged (None: when we are root).
     """
     path = path.strip(b"/")
     node = point.node(path) if path else None
     top = _target(target, overwrite)
+    if into:
+        top = _below(top, into if node is None or node.type == "dir" else into.rpartition(b"/")[0])
     options = Options(overwrite, os.geteuid() == 0 if owners is None else owners)
     work = _Restore(point.repository, top, options, readers, progress, stop)
     try:
@@ -115,6 +119,24 @@ def _target(target: Path, overwrite: bool) -> int:
         raise Conflict(
             f"{target} is not empty", next_step="Choose an empty directory, or say that it may be overwritten."
         )
+    return top
+
+
+def _below(top: int, path: bytes) -> int:
+    """Return a directory below an open one, which is closed; it is made, and no link is followed on the way."""
+    for name in filter(None, path.split(b"/")):
+        try:
+            if name in {b".", b".."}:
+                raise InvalidInput(f"A path to restore to holds {name.decode()!r}")
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=top)
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+        except OSError as error:
+            shown = path.decode("utf-8", "backslashreplace")
+            raise Unavailable(f"No directory can be made for {shown} in the target: {error.strerror}") from error
+        finally:
+            os.close(top)
+        top = below
     return top
 
 

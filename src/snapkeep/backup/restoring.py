@@ -359,12 +359,11 @@ def workers(repository: Repository, top: int, options: Options, count: int) -> l
 
     Python's lock holds threads back where the storage is quick, so a local repository gets a process for each core.
     """
-    backend = repository._backend
+    backend = repository.backend
     cores = len(os.sched_getaffinity(0))
     if not isinstance(backend, LocalBackend) or min(count, cores) < 2:
         return [Writer(repository, top, options) for _ in range(count)]
-    cache = repository._index._directory.parents[1]
-    return [Child(backend, repository.key, cache, top, options) for _ in range(min(count, cores))]
+    return [Child(backend, repository.key, repository.cache, top, options) for _ in range(min(count, cores))]
 
 
 def serve(connection: Connection) -> None:

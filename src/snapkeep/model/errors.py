@@ -228,7 +228,9 @@ class Damaged(SnapkeepError):
     code = "damaged"
     http_status = 500
     exit_code = 19
-    default_next_step = "Check the whole repository with `snapkeep backup check --data`, and the storage below it."
+    default_next_step = (
+        "Check the repository with `snapkeep repository check NAME --data all`, and the storage below it."
+    )
 
 
 class VendorError(SnapkeepError):

@@ -55,6 +55,15 @@ class Index:
         for segment in self._segments:
             yield from segment.locations(blob_type, blob)
 
+    def rows(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield pack, length and uncompressed length of all blobs."""
+        for segment in self._segments:
+            packs = list(segment.packs())
+            for kind in BlobType:
+                for row in segment.sorted_rows(kind):
+                    _, number, _, length, plain = ROW.unpack(row)
+                    yield packs[number], length, plain
+
     def packs(self) -> set[bytes]:
         """Return the names of all packs that the index knows."""
         return {pack for segment in self._segments for pack in segment.packs()}

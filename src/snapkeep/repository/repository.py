@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,9 @@ from snapkeep.repository.packs import MAX_BLOBS, PACK_SIZE, Entry, finish_pack, 
 from snapkeep.repository.segments import Location
 from snapkeep.repository.snapshots import SnapshotFile
 from snapkeep.repository.unpacked import load_unpacked, save_unpacked
+
+INDEX_SECONDS = 300.0
+"""A long run writes an index file at least so often."""
 
 _UPLOADS = 2
 _READS = 4
@@ -72,9 +76,10 @@ class Repository:
         self.polynomial = config.polynomial
         self.key = key
         self.statistics = Statistics()
-        self._backend = backend
+        self.backend = backend
         self._temporary = Path(tempfile.mkdtemp(prefix="snapkeep-index-")) if cache is None else None
-        self._index = Index((cache or self._temporary or Path()) / config.id / "index", self._load_index)
+        self.cache = cache or self._temporary or Path()
+        self._index = Index(self.cache / config.id / "index", self._load_index)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._pending: tuple[dict[BlobId, tuple[_Pack, Entry]], ...] = ({}, {})
@@ -82,6 +87,7 @@ class Repository:
         self._uploading = 0
         self._packed: list[_Pack] = []
         self._packed_blobs = 0
+        self._indexed_at = time.monotonic()
         self._failure: BaseException | None = None
         self._index_lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(_UPLOADS + 1)
@@ -135,7 +141,7 @@ class Repository:
     @property
     def location(self) -> str:
         """Return where the repository is, for people."""
-        return self._backend.location
+        return self.backend.location
 
     # What goes in
 
@@ -191,7 +197,7 @@ class Repository:
     def save_snapshot(self, snapshot: SnapshotFile) -> str:
         """Store a recovery point; return its id. What was added before is flushed first."""
         self.flush()
-        name, _ = save_unpacked(self._backend, self.key, FileKind.SNAPSHOT, snapshot.to_json())
+        name, _ = save_unpacked(self.backend, self.key, FileKind.SNAPSHOT, snapshot.to_json())
         return name
 
     # What comes out
@@ -235,7 +241,7 @@ class Repository:
     def snapshots(self) -> list[SnapshotFile]:
         """Return all recovery points, the oldest first."""
         found = []
-        for name, _ in self._backend.list(FileKind.SNAPSHOT):
+        for name, _ in self.backend.list(FileKind.SNAPSHOT):
             with suppress(NotFound):  # removed since it was listed
                 found.append(self._load_snapshot(name))
         return sorted(found, key=lambda snapshot: (snapshot.time, snapshot.id))
@@ -244,7 +250,7 @@ class Repository:
         """Return a recovery point by its id, or by the beginning of it that no other has."""
         names = [id]
         if not NAME.fullmatch(id):
-            names = [name for name, _ in self._backend.list(FileKind.SNAPSHOT) if id and name.startswith(id)]
+            names = [name for name, _ in self.backend.list(FileKind.SNAPSHOT) if id and name.startswith(id)]
         if not names:
             raise NotFound(f"There is no recovery point {id!r} in the repository {self.location}")
         if len(names) > 1:
@@ -258,25 +264,25 @@ class Repository:
         """Remove a recovery point, given its whole id; its data stay until `restic prune`."""
         if not NAME.fullmatch(id):
             raise InvalidInput(f"{id!r} is not the whole id of a recovery point")
-        self._backend.remove(FileKind.SNAPSHOT, id)
+        self.backend.remove(FileKind.SNAPSHOT, id)
 
     # What the repository is
 
     @contextmanager
     def locked(self, *, exclusive: bool = False) -> Iterator[RepositoryLock]:
         """Hold a lock, and know the index as it is under it. Raises Busy. Long work calls `check` of the lock."""
-        with RepositoryLock(self._backend, self.key, exclusive=exclusive) as lock:
+        with RepositoryLock(self.backend, self.key, exclusive=exclusive) as lock:
             self.refresh()
             yield lock
 
     def refresh(self) -> None:
         """Take in index files that others wrote, and forget those that are gone."""
         with self._index_lock:
-            self._index.refresh(name for name, _ in self._backend.list(FileKind.INDEX))
+            self._index.refresh(name for name, _ in self.backend.list(FileKind.INDEX))
 
     def packs(self) -> Iterator[tuple[str, int]]:
         """Yield name and size of each pack that is there."""
-        return self._backend.list(FileKind.DATA)
+        return self.backend.list(FileKind.DATA)
 
     def indexed_packs(self) -> set[bytes]:
         """Return the names (32 bytes each) of all packs that the index knows."""
@@ -286,7 +292,7 @@ class Repository:
         """Return what the header of a pack says. Raises Damaged, NotFound."""
         wanted = min(size, _TAIL)
         while True:
-            tail = self._backend.load(FileKind.DATA, name, size - wanted, wanted)
+            tail = self.backend.load(FileKind.DATA, name, size - wanted, wanted)
             try:
                 found = read_header(self.key, tail, size)
             except Damaged as error:
@@ -300,9 +306,21 @@ class Repository:
     def verify_pack(self, name: str) -> list[Entry]:
         """Read a whole pack and check every blob in it; return what it holds. Raises Damaged, NotFound."""
         try:
-            return verify_pack(self.key, name, self._backend.load(FileKind.DATA, name))
+            return verify_pack(self.key, name, self.backend.load(FileKind.DATA, name))
         except Damaged as error:
             raise error.with_context(f"Pack {name}") from error
+
+    def names(self, kind: FileKind) -> list[str]:
+        """Return the names of all files of a kind."""
+        return [name for name, _ in self.backend.list(kind)]
+
+    def verify_index(self, name: str) -> None:
+        """Read an index file. Raises Damaged, NotFound."""
+        self._load_index(name)
+
+    def index_rows(self) -> Iterator[tuple[bytes, int, int]]:
+        """Yield pack, length and uncompressed length of all blobs that the index knows."""
+        return self._index.rows()
 
     def locations(self, type: BlobType, id: BlobId) -> list[Location]:
         """Return where the index says that a blob is."""
@@ -311,7 +329,7 @@ class Repository:
     def close(self) -> None:
         """End. What was not flushed is lost."""
         self._let_go()
-        self._backend.close()
+        self.backend.close()
 
     def _let_go(self) -> None:
         self._uploads.shutdown(cancel_futures=True)
@@ -358,7 +376,7 @@ class Repository:
         with self._lock:
             pack.data = data
         digest = hashlib.sha256(data)
-        self._backend.save(FileKind.DATA, digest.hexdigest(), data)
+        self.backend.save(FileKind.DATA, digest.hexdigest(), data)
         with self._lock:
             pack.name = digest.digest()
             pack.data = b""
@@ -366,20 +384,25 @@ class Repository:
             self._packed_blobs += len(pack.entries)
             self.statistics.packs += 1
             self.statistics.bytes_written += len(data)
-            enough = self._packed_blobs >= INDEX_BLOBS
-        if enough:
+        if self._index_is_due():
             with self._index_lock:
-                if self._packed_blobs >= INDEX_BLOBS:  # nobody else did it meanwhile
+                if self._index_is_due():  # nobody else did it meanwhile
                     self._write_index()
+
+    def _index_is_due(self) -> bool:
+        """What no index file names is lost by a crash: a long run writes one now and then."""
+        with self._lock:
+            return self._packed_blobs >= INDEX_BLOBS or time.monotonic() - self._indexed_at > INDEX_SECONDS
 
     def _write_index(self) -> None:
         """Write an index file for the packs that are stored; a long run does so now and then, to forget them itself."""
         with self._lock:
             packs, self._packed, self._packed_blobs = self._packed, [], 0
+            self._indexed_at = time.monotonic()
         if not packs:
             return
         packed = [(pack.name, pack.entries) for pack in packs]
-        name, size = save_unpacked(self._backend, self.key, FileKind.INDEX, index_document(packed))
+        name, size = save_unpacked(self.backend, self.key, FileKind.INDEX, index_document(packed))
         self._index.add(name, packed)
         with self._lock:
             self.statistics.bytes_written += size
@@ -399,10 +422,10 @@ class Repository:
     # Reading
 
     def _load_index(self, name: str) -> bytes:
-        return load_unpacked(self._backend, self.key, FileKind.INDEX, name)
+        return load_unpacked(self.backend, self.key, FileKind.INDEX, name)
 
     def _load_snapshot(self, name: str) -> SnapshotFile:
-        return SnapshotFile.from_json(load_unpacked(self._backend, self.key, FileKind.SNAPSHOT, name), name)
+        return SnapshotFile.from_json(load_unpacked(self.backend, self.key, FileKind.SNAPSHOT, name), name)
 
     def _places(self, kind: BlobType, name: BlobId) -> list[Location]:
         with self._lock:
@@ -418,7 +441,7 @@ class Repository:
         for place in self._places(kind, name):
             pack = place.pack.hex()
             try:
-                sealed = self._backend.load(FileKind.DATA, pack, place.offset, place.length)
+                sealed = self.backend.load(FileKind.DATA, pack, place.offset, place.length)
                 return open_blob(self.key, name, sealed, place.uncompressed_length)
             except NotFound as error:
                 failure = Damaged(f"Pack {pack} is missing in the repository {self.location}")
@@ -460,7 +483,7 @@ class Repository:
         data = b""
         if first and last and len(group) > 1:
             with suppress(NotFound):
-                data = self._backend.load(
+                data = self.backend.load(
                     FileKind.DATA, first.pack.hex(), first.offset, last.offset + last.length - first.offset
                 )
         found = []

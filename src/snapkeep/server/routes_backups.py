@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, status
@@ -15,7 +15,7 @@ from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.catalog.records import BackupRecord
-from snapkeep.model.errors import Busy, Conflict, InvalidInput
+from snapkeep.model.errors import Busy, Conflict, InvalidInput, SnapkeepError
 from snapkeep.operations.kinds.recover import below_share
 from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, make_or_open
 from snapkeep.server.context import Caller, Context, Parts
@@ -140,6 +140,7 @@ async def show_backup(backup_id: str, parts: Parts) -> BackupOut:
 async def forget_backup(
     backup_id: str,
     parts: Parts,
+    caller: Caller,
     force: bool = Query(default=False, description="Also the one from which the next incremental backup starts."),
 ) -> None:
     """Forget a recovery point, here and in the repository; `restic prune` gives its space back."""
@@ -158,6 +159,11 @@ async def forget_backup(
 
     await asyncio.to_thread(forget)
     await parts.catalog.backups.remove(backup.id)
+    if chain is not None and chain.backup_id == backup.id:
+        with suppress(SnapkeepError):  # nothing starts from it any more; it may be exported, or gone
+            snapshot = await parts.catalog.inventory.snapshot(chain.snapshot_id)
+            if snapshot.snapshot.owned and snapshot.gone_at is None:
+                await parts.operations.delete(snapshot, caller)
 
 
 @router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snapkeep.backup.check import compare
+from snapkeep.backup.comparison import compare
 from snapkeep.backup.links import LinkTable
 from snapkeep.backup.request import PARTIAL, BackupRequest, BackupResult, Mode, Progress
 from snapkeep.backup.writer import full_backup, incremental_backup

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from snapkeep.backup import check as checks
+from snapkeep.backup.check import check_repository
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.request import Progress
 from snapkeep.backup.restore import RestoreResult, restore
@@ -77,6 +77,7 @@ class RecoverHandler(Handler):
                         point,
                         target,
                         path=below_share(backup, path),
+                        into=path.strip(b"/") if len(paths) > 1 else b"",
                         overwrite=overwrite or number > 0,
                         progress=pace.take,
                         stop=check,
@@ -137,7 +138,7 @@ class CheckHandler(Handler):
                     stop()
                     lock.check()
 
-                found = checks.check_repository(
+                found = check_repository(
                     repository, data=run.request["data"], seed=time.time_ns(), progress=pace.take, stop=check
                 )
                 return found.to_dict()
