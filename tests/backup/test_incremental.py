@@ -183,6 +183,25 @@ def test_directory_with_linked_names_goes(backups: Backups) -> None:
     backups.update(Change(DELETE, DIRECTORY, b"two"))  # one/file-0 has one name less
 
 
+def test_name_that_went_with_a_directory_is_forgotten(backups: Backups) -> None:
+    """In a renamed directory another one has taken the place of what had the name."""
+    share = backups.share
+    os.link(share / "three" / "file-0", share / "one" / "below" / "linked")
+    backups.update(Change(ADD, LINK, b"one/below/linked"))
+    (share / "one").rename(share / "moved")
+    shutil.rmtree(share / "moved" / "below")
+    (share / "moved" / "below").mkdir()
+    backups.update(
+        Change(RENAME, DIRECTORY, b"moved", b"one"),
+        Change(DELETE, DIRECTORY, b"one/below"),
+        Change(ADD, DIRECTORY, b"moved/below"),
+    )
+    os.link(share / "three" / "file-0", share / "three" / "again")
+    backups.update(Change(ADD, LINK, b"three/again"))
+    (share / "three" / "again").write_text("written through the new name")
+    backups.update(Change(MODIFY, LINK, b"three/again"))
+
+
 def test_lost_table_is_made_again(backups: Backups, repository: Repository) -> None:
     (backups.share / "two" / "linked").write_text("changed through one name")
     with LinkTable() as fresh:
@@ -194,6 +213,17 @@ def test_damaged_table_is_made_again(tmp_path: Path) -> None:
     (tmp_path / "table").write_bytes(b"this is no database, but long enough to look at" * 100)
     with LinkTable(tmp_path / "table") as table:
         assert table.recovery_point is None
+
+
+def test_table_of_another_backup_is_left_alone(tmp_path: Path) -> None:
+    with LinkTable(tmp_path / "table") as theirs:
+        theirs.add([(b"one", 1, 2)])
+        with LinkTable(tmp_path / "table") as ours:  # works, and is lost
+            ours.clear()
+            ours.commit("ours")
+        theirs.commit("theirs")
+    with LinkTable(tmp_path / "table") as table:
+        assert (table.recovery_point, table.names(1)) == ("theirs", [b"one"])
 
 
 def test_path_outside_is_refused(backups: Backups) -> None:
@@ -217,6 +247,13 @@ def test_parent_must_be_of_the_same_share(backups: Backups, repository: Reposito
     other = replace(request(backups.share, "base"), logical_path="/files1/other")
     with pytest.raises(BaseMissing, match="is of /files1/projects"):
         incremental_backup(repository, other, parent=backups.last.snapshot_id, base="base", changes=())
+
+
+def test_full_backup_of_a_renamed_share(backups: Backups, repository: Repository) -> None:
+    assert backups.last
+    other = replace(request(backups.share, "base"), logical_path="/files1/other")
+    done = full_backup(repository, other, parent=backups.last.snapshot_id)
+    assert (done.files_new, done.files_unmodified, done.bytes_added > 0) == (19, 0, True)
 
 
 def test_data_that_the_repository_lost_is_read_again(

@@ -10,6 +10,8 @@ Paths are below the share.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -37,14 +39,15 @@ class LinkTable:
     """The table of one share. Changes count when `commit` was called. Used by one thread at a time."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """Open or make it; with no path it is lost at `close`."""
-        self._path = path
+        """Open or make it; with no path it is lost at `close`, and also while another backup uses that file."""
+        self._lock = _locked(path) if path is not None else None
+        self._path = path if self._lock is not None else None
         try:
             self._database = self._open()
         except sqlite3.DatabaseError:  # damaged: it can be made again
-            if path is None:
+            if self._path is None:
                 raise
-            path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
             self._database = self._open()
 
     def __enter__(self) -> Self:
@@ -125,10 +128,11 @@ class LinkTable:
     def close(self) -> None:
         """End; what was not committed is lost."""
         self._database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self._path or "", check_same_thread=False)
         try:
             database.executescript(_SCHEMA)
@@ -137,6 +141,21 @@ class LinkTable:
             database.close()
             raise
         return database
+
+
+def _locked(path: Path) -> int | None:
+    """Return a lock on the file, that ends with the process; None when another backup of the share holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
 
 
 def rebuild(table: LinkTable, repository: Repository, recovery_point: str, tree: bytes) -> None:

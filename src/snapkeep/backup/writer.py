@@ -46,9 +46,10 @@ def full_backup(
 ) -> BackupResult:
     """Walk the whole source and write a recovery point of it.
 
-    With a parent, files whose size, times and inode are as in there are not read again. `links` is made anew. Files
-    that cannot be read are left out and named in the result, which is then `partial`. Raises NotFound for an absent
-    parent, Unavailable when the source cannot be read.
+    With a parent, files whose size, times and inode are as in there are not read again; one of another path, as before
+    the share was renamed, has none of them. `links` is made anew. Files that cannot be read are left out and named in
+    the result, which is then `partial`. Raises NotFound for an absent parent, Unavailable when the source cannot be
+    read.
     """
     result = BackupResult(Mode.FULL, parent=parent)
     with (
@@ -61,7 +62,8 @@ def full_backup(
         if parent is not None:
             snapshot = repository.snapshot(parent)
             result.parent = snapshot.id
-            base, _ = share_tree(repository, snapshot, request.logical_path)
+            if snapshot.paths == (request.logical_path,):
+                base, _ = share_tree(repository, snapshot, request.logical_path)
         table.clear()
         walk = Walk(
             repository, request, pool, result, in_flight=readers * _LOTS, links=table, report=progress, stop=stop
