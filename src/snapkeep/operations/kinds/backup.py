@@ -8,6 +8,7 @@ with the pin on its snapshot, are its own work.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -49,6 +50,9 @@ SAMPLE = 100
 
 _NO_LIST = (Unsupported, BaseMissing, Incomplete, NotFound, VendorError, Busy, LimitExceeded, PermissionDenied)
 """Why everything is walked: there is no list of changes, and asking again would not give one."""
+
+BUSY_SECONDS = 60.0
+"""How long a base that is still in use is waited for, before it is left."""
 
 MOST_NAMED = 100
 """So many unreadable files are named in the record of a recovery point."""
@@ -147,7 +151,7 @@ class BackupHandler(Handler):
         await _tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
         snapshot = await run.catalog.inventory.snapshot(made.result["snapshot_id"])
         if snapshot.gone_at is None:
-            await run.part("undo: delete", lambda by: run.operations.delete(snapshot, by))
+            await _delete(run, snapshot, "undo: delete", run.limits.undo)
 
     # -- making ------------------------------------------------------------------------------------------------------
     async def _make(self, run: Run) -> BackupRecord:
@@ -214,7 +218,7 @@ class BackupHandler(Handler):
         try:
             base = await run.catalog.inventory.snapshot(parent.snapshot_id)
             if base.gone_at is None and base.snapshot.owned:
-                await run.part("delete the old base", lambda by: run.operations.delete(base, by))
+                await _delete(run, base, "delete the old base", BUSY_SECONDS)
         except SnapkeepError as error:
             return [f"the snapshot of the last backup stays: {error.message}"]
         return []
@@ -382,6 +386,19 @@ def _backup_id(run: Run) -> str:
 
 def _export_label(run: Run) -> str:
     return f"export to {run.host.address}"
+
+
+async def _delete(run: Run, snapshot: SnapshotRecord, label: str, patience: float) -> None:
+    """Delete a snapshot. The system may need it still, for a list of changes that nobody waits for any more."""
+    until = run.clock.monotonic() + patience
+    for number in itertools.count(1):
+        try:
+            await run.part(f"{label}, try {number}", lambda by: run.operations.delete(snapshot, by))
+            return
+        except Busy:
+            if run.clock.monotonic() >= until:
+                raise
+        await run.pause(min(0.5 * 2**number, 10.0))
 
 
 async def _tidy(run: Run, snapshot_id: str, label: str, *, strict: bool = False) -> list[str]:
