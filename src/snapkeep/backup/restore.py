@@ -89,7 +89,7 @@ def restore(
     """
     path = path.strip(b"/")
     node = point.node(path) if path else None
-    top = _target(target, overwrite)
+    top = _target(target, overwrite=overwrite)
     if into:
         top = _below(top, into if node is None or node.type == "dir" else into.rpartition(b"/")[0])
     options = Options(overwrite, os.geteuid() == 0 if owners is None else owners)
@@ -105,7 +105,12 @@ def restore(
         os.close(top)
 
 
-def _target(target: Path, overwrite: bool) -> int:
+def make_target(target: Path) -> None:
+    """Make the target of a restore, if it is not there. Raises Conflict when it holds anything."""
+    os.close(_target(target, overwrite=False))
+
+
+def _target(target: Path, *, overwrite: bool) -> int:
     try:
         with suppress(FileExistsError):
             target.mkdir(parents=True)

@@ -30,6 +30,11 @@ class Host:
         return self.directory / "mounts" / self.name
 
     @property
+    def restores(self) -> Path:
+        """Directory of a mark for each restore that has found its target empty, and has begun to fill it."""
+        return self.directory / "restores"
+
+    @property
     def cache(self) -> Path:
         """Directory of what can be made again: parts of indexes, tables of hard links."""
         return self.directory / "cache"

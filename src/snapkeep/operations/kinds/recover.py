@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from urllib.parse import unquote_to_bytes
 from snapkeep.backup.check import check_repository
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.request import Progress
-from snapkeep.backup.restore import RestoreResult, restore
+from snapkeep.backup.restore import RestoreResult, make_target, restore
 from snapkeep.catalog.records import BackupRecord
 from snapkeep.model.errors import Incomplete
 from snapkeep.model.work import Ticket
+from snapkeep.operations.host import Host
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.repositories import access, share_path
 from snapkeep.operations.run import Run, Told
@@ -23,6 +25,8 @@ from snapkeep.operations.text import size
 
 MOST_NAMED = 100
 """So many problems are named in a result."""
+
+_MARK_SECONDS = 30 * 86400.0  # longer than any restore
 
 
 def below_share(backup: BackupRecord, path: bytes) -> bytes:
@@ -44,6 +48,24 @@ class _Pace:
         return f"{self.verb}: {self.seen.files:,} files, {size(self.seen.bytes_read)}, {size(rate)}/s", None
 
 
+def _begun(host: Host, operation_id: str, target: Path) -> bool:
+    """Say whether an earlier run has begun to fill the target, else see that it is empty. Raises Conflict.
+
+    A mark on this host tells it: that there was an earlier run does not say that it came so far.
+    """
+    mark = host.restores / operation_id
+    if mark.exists():
+        return True
+    make_target(target)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    for old in mark.parent.iterdir():
+        with suppress(FileNotFoundError):
+            if old.stat().st_mtime < time.time() - _MARK_SECONDS:
+                old.unlink()
+    mark.touch()
+    return False
+
+
 class RecoverHandler(Handler):
     """Restore files from a recovery point to a directory on this host. What was written stays after a cancel."""
 
@@ -60,7 +82,6 @@ class RecoverHandler(Handler):
         backup = await run.catalog.backups.get(run.request["backup_id"])
         way = await access(run.catalog, await run.catalog.repositories.get(backup.repository_id), run.host)
         target, pace = Path(run.request["target"]), _Pace("restoring")
-        again = run.operation.attempt > 2  # an earlier run has written a part of it
         paths = [unquote_to_bytes(path) for path in run.request["paths"]] or [b""]
 
         def work(stop: Any) -> list[RestoreResult]:
@@ -71,7 +92,7 @@ class RecoverHandler(Handler):
                     stop()
                     lock.check()
 
-                overwrite = run.request["overwrite"] or again
+                overwrite = run.request["overwrite"] or _begun(run.host, run.operation.id, target)
                 return [
                     restore(
                         point,
