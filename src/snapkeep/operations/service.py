@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import uuid
@@ -79,6 +80,7 @@ class Operations:
         self._clock = clock
         self.takeover_seconds = takeover_seconds
         """Without a heartbeat for so long, a worker is held to be dead."""
+        self._asking_for_backup = asyncio.Lock()
 
     # -- one method for each kind ----------------------------------------------------------------------------------
     async def discover(self, system: SystemRecord, by: Requester) -> OperationRecord:
@@ -275,14 +277,15 @@ class Operations:
             return known
         for capability in (Capability.CREATE, Capability.EXPORT):
             asset.asset.require(capability)
-        for operation in await self._catalog.operations.unended(asset.system_name):
-            same = (operation.request.get("asset_id"), operation.request.get("repository_id"))
-            if operation.kind == "backup" and same == (asset.id, repository.id):
-                return operation
         request = {"asset_id": asset.id, "repository_id": repository.id, "full": full, "keep_base": keep_base}
         system = await self._catalog.systems.get(asset.system_id)
         target = f"{asset.reference} into {repository.name}"
-        return await self._submit("backup", _Subject.of(system, repository.queue), target, request, by)
+        async with self._asking_for_backup:  # two would go on from the same base, which each of them deletes
+            for operation in await self._catalog.operations.unended(asset.system_name):
+                same = (operation.request.get("asset_id"), operation.request.get("repository_id"))
+                if operation.kind == "backup" and same == (asset.id, repository.id):
+                    return operation
+            return await self._submit("backup", _Subject.of(system, repository.queue), target, request, by)
 
     async def recover(
         self, backup: BackupRecord, target: str, paths: Sequence[str], by: Requester, *, overwrite: bool
@@ -427,7 +430,8 @@ class Operations:
                 return await self.back_up(asset, repository, by, full=request["full"], keep_base=request["keep_base"])
             case "recover":
                 backup = await self._catalog.backups.get(request["backup_id"])
-                return await self.recover(backup, request["target"], request["paths"], by, overwrite=True)
+                how = {"overwrite": request["overwrite"]}  # what it may have refused to replace is somebody's
+                return await self.recover(backup, request["target"], request["paths"], by, **how)
             case "check":
                 return await self.check_repository(await self._repository(request), request["data"], by)
         raise InvalidInput(f"A {kind} cannot be retried; ask for it anew")
