@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +13,10 @@ import pytest
 from tests.operations.backups import Backups
 from tests.support.installation import Installation, installed, until
 
-from snapkeep.model.errors import Conflict
+from snapkeep.model.errors import Conflict, Unavailable
+from snapkeep.model.exports import AccessMode, Export, Location, Protocol
+from snapkeep.operations import mounts
+from snapkeep.operations.host import Host
 
 
 @pytest.fixture
@@ -64,3 +70,38 @@ def test_asked_for_in_the_same_moment_it_is_made_once(backups: Backups) -> None:
         backups.installation.wait(operation, 60)
     assert len({operation["id"] for operation in asked}) == 1
     assert len(backups.known()) == len(backups.left()) == 1
+
+
+# -- mounts ------------------------------------------------------------------------------------------------------------
+def program(directory: Path, name: str, text: str) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+    (directory / name).chmod(0o755)
+
+
+async def mount(host: Host) -> None:
+    location = Location(protocol=Protocol.NFS, path="snap", source="files1:/projects")
+    export = Export(
+        snapshot_id="1", asset_id="1", host=host.backup_host, mode=AccessMode.READ_ONLY, locations=(location,)
+    )
+    async with mounts.mounted(export, "snap", host, "label"):
+        pass
+
+
+def test_a_mount_that_hangs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a mount point nor a helper that mounts later on."""
+    program(tmp_path / "bin", "mount", f"(sleep 2; touch {tmp_path}/mounted) & wait")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr(mounts, "MOUNT_SECONDS", 0.5)
+    host = Host(directory=tmp_path / "data")
+    with pytest.raises(Unavailable, match="did not end"):
+        asyncio.run(mount(host))
+    assert list(host.mounts.iterdir()) == []
+    time.sleep(2)
+    assert not (tmp_path / "mounted").exists()
+
+
+def test_a_mount_below_a_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/")
+    assert mounts._is_mounted(tmp_path / "link" / "proc")
+    assert not mounts._is_mounted(tmp_path / "link")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -29,15 +30,15 @@ async def mounted(export: Export, snapshot_name: str, host: Host, label: str) ->
     """
     location = _reachable(export.locations)
     if location.protocol is Protocol.LOCAL:
-        yield _local(Path(location.path), snapshot_name)
+        yield await asyncio.to_thread(_local, Path(location.path), snapshot_name)
         return
     point = host.mounts / label
     await asyncio.to_thread(point.mkdir, parents=True, exist_ok=True)
     await _unmount(point)  # left over from a process that died
     options = ",".join([OPTIONS, *(f"{name}={value}" if value else name for name, value in location.options.items())])
-    await _run("mount", "-t", "nfs", "-o", options, location.source, str(point))
     try:
-        yield _checked(_inside(point, location.path), snapshot_name)
+        await _run("mount", "-t", "nfs", "-o", options, "--", location.source, str(point))
+        yield await asyncio.to_thread(_checked, _inside(point, location.path), snapshot_name)
     finally:
         await _unmount(point)
         point.rmdir()
@@ -103,7 +104,7 @@ async def _unmount(point: Path) -> None:
 
 def _is_mounted(point: Path) -> bool:
     """Ask the kernel's table: looking at the directory itself would wait for a server that is gone."""
-    wanted = os.fsencode(point.absolute())
+    wanted = os.fsencode(point.parent.resolve() / point.name)  # the kernel knows no way through a link
     with Path("/proc/self/mountinfo").open("rb") as file:
         return any(line.split()[4].decode("unicode_escape").encode("latin-1") == wanted for line in file)
 
@@ -111,7 +112,11 @@ def _is_mounted(point: Path) -> bool:
 async def _run(program: str, *arguments: str) -> None:
     try:
         child = await asyncio.create_subprocess_exec(
-            program, *arguments, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         raise Unsupported(
@@ -120,9 +125,12 @@ async def _run(program: str, *arguments: str) -> None:
     try:
         async with asyncio.timeout(MOUNT_SECONDS):
             _, said = await child.communicate()
-    except TimeoutError as error:
-        child.kill()
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with its helper, which would mount later on
         await child.wait()
+        if not isinstance(error, TimeoutError):
+            raise
         raise Unavailable(f"{program} did not end within {MOUNT_SECONDS:g} s: {' '.join(arguments)}") from error
     if child.returncode:
         reason = said.decode(errors="replace").strip()
