@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,32 @@ def test_asked_for_in_the_same_moment_it_is_made_once(backups: Backups) -> None:
         backups.installation.wait(operation, 60)
     assert len({operation["id"] for operation in asked}) == 1
     assert len(backups.known()) == len(backups.left()) == 1
+
+
+# -- what the last backup leaves to the next ---------------------------------------------------------------------------
+def in_the_catalog(installation: Installation, statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(installation.server.data_dir / "catalog.sqlite", timeout=30)) as database, database:
+        assert database.execute(statement, values).rowcount == 1
+
+
+def test_after_a_wrong_recovery_point_all_is_read(backups: Backups) -> None:
+    """What was not noticed once would be linked for ever."""
+    first = backups.make()
+    found = json.dumps({**first["verification"], "differing": 1})
+    in_the_catalog(backups.installation, "UPDATE backups SET verification = ? WHERE id = ?", found, first["id"])
+    second = backups.make()
+    assert (second["mode"], second["counts"]["files_unmodified"]) == ("full", 0)
+    assert "differ" in second["reason"]
+    assert backups.make()["mode"] == "incremental"
+
+
+def test_a_clock_that_was_set_back_costs_time_only(backups: Backups) -> None:
+    first = backups.make()
+    later = "UPDATE snapshots SET created_at = '2099-01-01 00:00:00.000000' WHERE name = ?"
+    in_the_catalog(backups.installation, later, first["snapshot"])
+    second = backups.make()
+    assert second["mode"] == "full"
+    assert "is newer than" in second["reason"]
 
 
 # -- mounts ------------------------------------------------------------------------------------------------------------

@@ -91,6 +91,7 @@ def save(repository: Repository, request: BackupRequest, result: BackupResult, t
 
 def _summary(result: BackupResult) -> dict[str, Any]:
     return {
+        "mode": result.mode.value,
         "files_new": result.files_new,
         "files_changed": result.files_changed,
         "files_unmodified": result.files_unmodified,

@@ -28,10 +28,12 @@ from snapkeep.model.errors import (
     BaseMissing,
     Busy,
     Incomplete,
+    InvalidInput,
     LimitExceeded,
     NotFound,
     PermissionDenied,
     SnapkeepError,
+    Timeout,
     Unsupported,
     VendorError,
 )
@@ -48,7 +50,18 @@ from snapkeep.repository.snapshots import SnapshotFile
 SAMPLE = 100
 """Files that are compared with the snapshot after each backup."""
 
-_NO_LIST = (Unsupported, BaseMissing, Incomplete, NotFound, VendorError, Busy, LimitExceeded, PermissionDenied)
+_NO_LIST = (
+    Unsupported,
+    BaseMissing,
+    Incomplete,
+    NotFound,
+    VendorError,
+    Busy,
+    LimitExceeded,
+    PermissionDenied,
+    Timeout,
+    InvalidInput,  # the system's clock was set back: the base is newer than the snapshot
+)
 """Why everything is walked: there is no list of changes, and asking again would not give one."""
 
 BUSY_SECONDS = 60.0
@@ -182,6 +195,8 @@ class BackupHandler(Handler):
         base = await run.catalog.inventory.snapshot(chain.snapshot_id)
         if run.request["full"]:
             return Plan(parent, None, "asked for")
+        if _is_wrong(parent):
+            return Plan(parent, None, "the last recovery point differs from its snapshot")
         if base.gone_at is not None:
             return Plan(parent, None, f"the snapshot of the last backup, {base.snapshot.name}, is gone")
         try:
@@ -327,13 +342,20 @@ def _result(snapshot: SnapshotFile) -> BackupResult:
 
 
 def _parent(repository: Repository, plan: Plan) -> str | None:
-    """Return the parent's id, if the repository still has it: somebody may have removed it with restic."""
-    if plan.parent is None:
+    """Return the parent's id, if the repository still has it: somebody may have removed it with restic.
+
+    From one that is known to be wrong nothing is taken over.
+    """
+    if plan.parent is None or _is_wrong(plan.parent):
         return None
     try:
         return repository.snapshot(plan.parent.restic_id).id
     except NotFound:
         return None
+
+
+def _is_wrong(backup: BackupRecord) -> bool:
+    return bool((backup.verification or {}).get("differing"))
 
 
 def _expected(plan: Plan) -> int | None:
