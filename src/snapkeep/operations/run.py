@@ -51,6 +51,8 @@ class Limits:
 
     deadline: float = 6 * 3600.0
     """The whole operation."""
+    moving: float = 7 * 86400.0
+    """The same for one that moves data."""
     outage: float = 300.0
     """A system that cannot be reached while its work goes on."""
     stall: float = 1800.0

@@ -68,6 +68,9 @@ class ProcessSettings(BaseSettings):
         description="Address under which systems know this machine as a backup host: exports are opened to it.",
     )
     operation_seconds: float = Field(default=21_600, gt=0, description="Longest time for one operation, in seconds.")
+    backup_seconds: float = Field(
+        default=604_800, gt=0, description="Longest time for one backup, restore from a backup, or check, in seconds."
+    )
     stall_seconds: float = Field(
         default=1_800, gt=0, description="How long work on a system may be pending without progress, in seconds."
     )
@@ -146,6 +149,7 @@ class ProcessSettings(BaseSettings):
             ),
             limits=Limits(
                 deadline=self.operation_seconds,
+                moving=self.backup_seconds,
                 stall=self.stall_seconds,
                 outage=self.outage_seconds,
                 call=self.call_seconds,
