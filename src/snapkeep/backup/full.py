@@ -148,7 +148,7 @@ class Walk:
     def _split(self, directory: _Directory, task: Task, names: list[bytes]) -> None:
         """Let a big directory be read in parts."""
         if task.base is not None:
-            directory.base_tree = Tree(task.base)
+            directory.base_tree = Tree(task.base) if isinstance(task.base, bytes) else task.base
         parts = [names[start : start + MOST_NAMES] for start in range(0, len(names), MOST_NAMES)]
         directory.missing += len(parts) - 1
         self._waiting += [(directory, part) for part in reversed(parts)]

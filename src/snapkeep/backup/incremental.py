@@ -16,15 +16,15 @@ new snapshot. Renamed directories lead from one to the other, the nearest one ab
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 from msgspec import Raw
 
 from snapkeep.backup.links import LinkTable, find_names
-from snapkeep.backup.nodes import Known, Tree, tree_text
+from snapkeep.backup.nodes import EMPTY_TREE, Known, Tree, tree_text
 from snapkeep.backup.readers import Readers
 from snapkeep.backup.reading import Counts, Directory, Done, Task, join
 from snapkeep.backup.request import BackupResult, Progress, Report, Stop
@@ -36,6 +36,8 @@ from snapkeep.repository.repository import Repository
 
 _PAGE = 4000  # paths that are looked at in one go
 _LOT = 64  # paths for one reader
+_MOST_AT_ONCE = 16  # directories that one reader is given in one go
+_FETCH = 256  # trees of the parent that are read in one go
 _CACHED = 48 << 20  # bytes of trees of the parent
 _FLAGS = {
     ChangeOperation.ADD: WALK | DOUBT,
@@ -45,6 +47,9 @@ _FLAGS = {
     ChangeOperation.RENAME: 0,
     ChangeOperation.UNKNOWN: WALK | DOUBT,
 }
+
+
+_NOTHING = Tree(EMPTY_TREE)
 
 
 class Renames:
@@ -86,25 +91,25 @@ class BaseTrees:
     def __init__(self, repository: Repository, root: bytes) -> None:
         self._repository = repository
         self._root = root
-        self._texts: OrderedDict[bytes, bytes] = OrderedDict()
+        self._trees: OrderedDict[bytes, Tree] = OrderedDict()
         self._size = 0
 
-    def text(self, tree: bytes) -> bytes:
-        """Return the text of a tree. Raises Damaged."""
-        found = self._texts.get(tree)
+    def tree(self, tree: bytes) -> Tree:
+        """Return a tree. Raises Damaged."""
+        found = self._trees.get(tree)
         if found is None:
-            found = self._repository.load(BlobType.TREE, tree)
+            found = Tree(self._repository.load(BlobType.TREE, tree))
             self._keep(tree, found)
         else:
-            self._texts.move_to_end(tree)
+            self._trees.move_to_end(tree)
         return found
 
     def fetch(self, trees: Iterable[bytes]) -> None:
         """Bring many trees at once."""
-        wanted = [tree for tree in dict.fromkeys(trees) if tree not in self._texts]
+        wanted = [tree for tree in dict.fromkeys(trees) if tree not in self._trees]
         if len(wanted) > 1:
             for tree, text in self._repository.load_many(BlobType.TREE, wanted):
-                self._keep(tree, text)
+                self._keep(tree, Tree(text))
 
     def node(self, path: bytes) -> tuple[Known, bytes] | None:
         """Return what is known of an object of the base, and its node's text."""
@@ -113,7 +118,7 @@ class BaseTrees:
         for name in path.split(b"/"):
             if tree is None:
                 return None
-            here = Tree(self.text(tree))
+            here = self.tree(tree)
             at = here.position(name)
             known = here.known(name)
             if at is None or known is None:
@@ -122,13 +127,13 @@ class BaseTrees:
             tree = bytes.fromhex(known.subtree) if known.subtree else None
         return found
 
-    def _keep(self, tree: bytes, text: bytes) -> None:
-        if tree in self._texts:
+    def _keep(self, tree: bytes, found: Tree) -> None:
+        if tree in self._trees:
             return
-        self._texts[tree] = text
-        self._size += len(text)
-        while self._size > _CACHED and len(self._texts) > 1:
-            self._size -= len(self._texts.popitem(last=False)[1])
+        self._trees[tree] = found
+        self._size += len(found.text)
+        while self._size > _CACHED and len(self._trees) > 1:
+            self._size -= len(self._trees.popitem(last=False)[1].text)
 
 
 class Update:
@@ -257,33 +262,37 @@ class Update:
 
     def _look_at(self, page: list[Entry], readers: Readers, in_flight: int) -> None:
         given: dict[int, Task] = {}
-        waiting = list(self._tasks(page))
-        waiting.reverse()
+        waiting: deque[Task] = deque()  # what came up while looking
+        groups = [(parent, list(entries)) for parent, entries in groupby(page, attrgetter("parent"))]
+        coming = self._tasks(groups)
+        size = min(_MOST_AT_ONCE, max(1, len(groups) // (2 * in_flight)))
         lots = 0
-        while waiting or given:
-            while waiting and lots < in_flight:
-                task = waiting.pop()
-                given[task.number] = task
-                readers.submit([task])
+        while True:
+            while lots < in_flight and (lot := list(islice(coming, size)) or _taken(waiting, size)):
+                given.update((task.number, task) for task in lot)
+                readers.submit(lot)
                 lots += 1
+            if not lots:
+                return
             for number, done in readers.results():
                 waiting += self._take_in(given.pop(number), done)
             lots -= 1
 
-    def _tasks(self, page: list[Entry]) -> Iterator[Task]:
-        groups = [(parent, list(entries)) for parent, entries in groupby(page, attrgetter("parent"))]
-        places = {parent: self._work.place(parent) for parent, _ in groups}
-        self._bases.fetch(place.base for place in places.values() if place and place.base)
-        for parent, entries in groups:
-            place = places[parent]
-            if place is None:  # there is no such directory, so nothing in it
-                self._work.done(parent, [(entry.name, None, False) for entry in entries])
-                continue
-            base = self._bases.text(place.base) if place.base else None
-            for start in range(0, len(entries), _LOT):
-                yield self._task(parent, entries[start : start + _LOT], base)
+    def _tasks(self, groups: list[tuple[bytes, list[Entry]]]) -> Iterator[Task]:
+        """Yield the tasks for these names of these directories."""
+        for first in range(0, len(groups), _FETCH):
+            some = groups[first : first + _FETCH]
+            places = [self._work.place(parent) for parent, _ in some]
+            self._bases.fetch(place.base for place in places if place and place.base)
+            for (parent, entries), place in zip(some, places, strict=True):
+                if place is None:  # there is no such directory, so nothing in it
+                    self._work.done(parent, [(entry.name, None, False) for entry in entries])
+                    continue
+                base = self._bases.tree(place.base) if place.base else None
+                for start in range(0, len(entries), _LOT):
+                    yield self._task(parent, entries[start : start + _LOT], base)
 
-    def _task(self, parent: bytes, entries: list[Entry], base: bytes | None) -> Task:
+    def _task(self, parent: bytes, entries: list[Entry], base: Tree | None) -> Task:
         self._number += 1
         names = [entry.name for entry in entries]
         moved = {}
@@ -384,17 +393,18 @@ class Update:
         found = list(self._work.found(path))
         if not found and place.base and not place.walked:
             return place.base  # moved, or looked at: what it holds is as it was
-        texts: dict[bytes, bytes | Raw] = {}
-        if place.base and not place.walked:
-            base = Tree(self._bases.text(place.base))
-            texts = dict(zip(base.names, base.texts, strict=True))
+        base = self._bases.tree(place.base) if place.base and not place.walked else _NOTHING
+        texts: list[bytes | Raw] = []
+        taken = 0  # nodes of the base that are dealt with
         for name, node, directory in found:
+            at, there = base.place(name)
+            texts += base.texts[taken:at]
+            taken = at + there
             text = self._closed(join(path, name), node) if directory else node
-            if text is None:
-                texts.pop(name, None)
-            else:
-                texts[name] = text
-        tree = self._repository.add_plain(BlobType.TREE, tree_text(texts[name] for name in sorted(texts)))
+            if text is not None:
+                texts.append(text)
+        texts += base.texts[taken:]
+        tree = self._repository.add_plain(BlobType.TREE, tree_text(texts))
         if place.base is None:
             self._result.directories_new += 1
         elif place.base == tree:
@@ -407,3 +417,7 @@ class Update:
         """Return the whole node of a directory."""
         tree = self._work.tree(path)
         return node + b',"content":null,"subtree":"%s"}' % tree.hex().encode() if node and tree else None
+
+
+def _taken(waiting: deque[Task], most: int) -> list[Task]:
+    return [waiting.popleft() for _ in range(min(most, len(waiting)))]

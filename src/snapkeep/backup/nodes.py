@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,9 @@ from snapkeep.model.errors import Damaged
 
 EMPTY_TREE = b'{"nodes":[]}\n'
 
+_Read = TypeVar("_Read")
+
+_HEAD = 300  # bytes of a node in which its name ends, unless it is an odd one
 _PLAIN = re.compile(rb"[ !#-%'-;=?-\[\]-~]+").fullmatch  # needs no quoting of either kind
 _UNSAFE = re.compile('["\\\\<>&\0-\x1f\u2028\u2029\ud800-\udfff]')
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", '"': '\\"', "\\": "\\\\"}
@@ -87,6 +91,10 @@ class Known(msgspec.Struct):
     subtree: str | None = None
 
 
+class _Named(msgspec.Struct):
+    name: str
+
+
 class _Raws(msgspec.Struct):
     nodes: list[msgspec.Raw]
 
@@ -96,38 +104,83 @@ class _Knowns(msgspec.Struct):
 
 
 _decode_raws = msgspec.json.Decoder(_Raws).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+_decode_known = msgspec.json.Decoder(Known).decode
 _decode_knowns = msgspec.json.Decoder(_Knowns).decode
 _decode_node = msgspec.json.Decoder(Node).decode
 _decode_content = msgspec.json.Decoder(list[str] | None).decode
 
 
 class Tree:
-    """A tree that was read: names (as bytes, sorted), the text of each node, and what is known of it."""
+    """A tree that was read: names (as bytes, sorted), the text of each node, and what is known of it.
 
-    __slots__ = ("_knowns", "names", "texts")
+    A backup asks a tree of many nodes for a few of them. So what the nodes say is read when it is asked for.
+    """
+
+    __slots__ = ("_names", "text", "texts")
 
     def __init__(self, text: bytes) -> None:
         """Raises Damaged when `text` is no tree."""
         try:
             self.texts: list[msgspec.Raw] = _decode_raws(text).nodes
-            self._knowns: list[Known] = _decode_knowns(text).nodes
+            if not text.isascii():
+                text.decode()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Damaged(f"A tree of the repository cannot be read: {error}") from error
-        self.names: list[bytes] = [unquote(known.name) for known in self._knowns]
+            raise _no_tree(error) from error
+        if self.texts:
+            _node_name(self.texts[0])
+        self.text = text
+        self._names: list[bytes] | None = None
+
+    def __reduce__(self) -> tuple[type[Tree], tuple[bytes]]:
+        return Tree, (self.text,)
+
+    @property
+    def names(self) -> list[bytes]:
+        """All names. Raises Damaged."""
+        if self._names is None:
+            self._names = list(map(_node_name, self.texts))
+        return self._names
+
+    def place(self, name: bytes) -> tuple[int, bool]:
+        """Return where the node of that name is or would be, and whether it is there. Raises Damaged."""
+        at = bisect_left(self.texts, name, key=_node_name)
+        return at, at < len(self.texts) and _node_name(self.texts[at]) == name
 
     def position(self, name: bytes) -> int | None:
-        """Return where the node of that name is."""
-        at = bisect_left(self.names, name)
-        return at if at < len(self.names) and self.names[at] == name else None
+        """Return where the node of that name is. Raises Damaged."""
+        at, there = self.place(name)
+        return at if there else None
 
     def known(self, name: bytes) -> Known | None:
-        """Return what is known of the node of that name."""
+        """Return what is known of the node of that name. Raises Damaged."""
         at = self.position(name)
-        return None if at is None else self._knowns[at]
+        return None if at is None else _read(_decode_known, self.texts[at])
 
     def knowns(self) -> Iterable[tuple[bytes, Known]]:
-        """Return all names, each with what is known of it."""
-        return zip(self.names, self._knowns, strict=True)
+        """Return all names, each with what is known of it. Raises Damaged."""
+        knowns = _read(_decode_knowns, self.text).nodes
+        return ((unquote(known.name), known) for known in knowns)
+
+
+def _node_name(text: msgspec.Raw) -> bytes:
+    """Return the name that a node has; quickly where it stands at the beginning and needed no quoting."""
+    head = bytes(memoryview(text)[:_HEAD])
+    end = head.find(b'"', 9)
+    if end > 0 and head.startswith(b'{"name":"') and b"\\" not in (name := head[9:end]):
+        return name
+    return unquote(_read(_decode_named, text).name)
+
+
+def _read(decode: Callable[[bytes | msgspec.Raw], _Read], text: bytes | msgspec.Raw) -> _Read:
+    try:
+        return decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _no_tree(error) from error
+
+
+def _no_tree(reason: object) -> Damaged:
+    return Damaged(f"A tree of the repository cannot be read: {reason}")
 
 
 def tree_text(texts: Iterable[bytes | msgspec.Raw]) -> bytes:

@@ -44,8 +44,8 @@ class Task(NamedTuple):
     """Read all content, whatever the parent has."""
     list_only: bool = False
     """Only the names of what the directory holds are wanted."""
-    base: bytes | None = None
-    """The text of the tree that the directory had in the parent; files that are as in there are not read."""
+    base: bytes | Tree | None = None
+    """The tree that the directory had in the parent, or its text; files that are as in there are not read."""
     moved: dict[bytes, bytes] = {}
     """The nodes of renamed files as they were in the parent, by present name; a rename changes the change time."""
 
@@ -166,7 +166,7 @@ class Reader:
         return done
 
     def _names(self, directory: int, names: list[bytes], task: Task, done: Done) -> None:
-        base = Tree(task.base) if task.base is not None else None
+        base = Tree(task.base) if isinstance(task.base, bytes) else task.base
         for name in names:
             known = None
             trusted = False

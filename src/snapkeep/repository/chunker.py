@@ -14,8 +14,6 @@ import functools
 import struct
 from collections.abc import Callable, Iterator
 
-import structlog
-
 from snapkeep.model.errors import InvalidInput
 
 MIN_SIZE = 512 * 1024
@@ -27,8 +25,6 @@ _DEGREE = 53
 
 _Data = bytes | bytearray | memoryview
 _Scan = Callable[[bytes, _Data, int, int], int]
-
-log = structlog.get_logger(__name__)
 
 
 class Chunker:
@@ -101,6 +97,9 @@ def _fastest_scan() -> _Scan:
     try:
         from snapkeep.repository import _chunker  # noqa: PLC0415  (it may be absent)
     except ImportError:
+        import structlog  # noqa: PLC0415  (to import it takes every reader process a while)
+
+        log = structlog.get_logger(__name__)
         log.warning("the chunker was not compiled: backups read many times slower", next_step="install with a compiler")
         return scan
     return _chunker.scan
