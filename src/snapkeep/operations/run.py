@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import random
 import threading
 import uuid
@@ -50,7 +49,7 @@ class Limits:
     """How long things may take, in seconds."""
 
     deadline: float = 6 * 3600.0
-    """The whole operation."""
+    """The whole operation; where it moves data, without a sign of life."""
     moving: float = 7 * 86400.0
     """The same for one that moves data."""
     outage: float = 300.0
@@ -249,9 +248,7 @@ class Run:
 
         A cancel of this one cancels it. Raises what it failed with, Conflict when somebody cancelled it.
         """
-        by = Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label))
-        # A context of its own: the engine takes nothing from a task that comes from one of its steps.
-        asked = await asyncio.get_running_loop().create_task(_asked(ask(by)), context=contextvars.Context())
+        asked = await ask(Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label)))
         try:
             while not asked.state.ended:
                 await self.report(f"{label}: {asked.phase}", asked.progress)
@@ -278,11 +275,14 @@ class Run:
     async def in_thread(self, work: Callable[[Callable[[], None]], T], tell: Callable[[], Told]) -> T:
         """Run long work of ours in a thread. It is given a function to call often, that raises when it is to end.
 
-        `tell` says from time to time how far it is. Raises what the work raises, and what `check_cancel` raises.
+        `tell` says from time to time how far it is. Raises what the work raises, and what `check_cancel` raises. The
+        deadline counts from that function's last call: data that is moved takes the time that it takes.
         """
         unwanted = threading.Event()
+        alive = threading.Event()
 
         def stop() -> None:
+            alive.set()
             if unwanted.is_set():
                 raise Unwanted
 
@@ -290,6 +290,9 @@ class Run:
         try:
             while not (await asyncio.wait({task}, timeout=CANCEL_SECONDS))[0]:
                 await self.report(*tell())
+                if alive.is_set():
+                    alive.clear()
+                    self._deadline = self.clock.monotonic() + self.limits.deadline
                 await self.check_cancel()
             return task.result()
         finally:
@@ -307,10 +310,6 @@ class Run:
 
 async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
-
-
-async def _asked(ask: Awaitable[T]) -> T:
-    return await ask
 
 
 class Outage:
