@@ -18,8 +18,11 @@ import pytest
 from snapkeep.model.errors import Busy, Damaged, Unavailable
 from snapkeep.repository.backends import FileKind
 from snapkeep.repository.backends.local import LocalBackend
+from snapkeep.repository.blobs import BlobType
+from snapkeep.repository.config import Config
 from snapkeep.repository.crypto import Key
 from snapkeep.repository.locks import RepositoryLock
+from snapkeep.repository.repository import Repository
 from snapkeep.repository.unpacked import load_unpacked, save_unpacked
 
 KEY = Key.random()
@@ -99,6 +102,23 @@ def test_of_those_who_come_at_the_same_time_at_most_one_is_alone(backend: LocalB
         thread.join()
     assert set(most) <= {1}
     assert names(backend) == []
+
+
+def test_who_shares_a_lock_reads_at_once_and_writes_when_it_is_sure(backend: LocalBackend) -> None:
+    repository = Repository(backend, KEY, Config.random(), Path(backend.location) / "cache")
+    with repository.locked() as held:
+        name = write(backend)  # somebody came at the same time
+        assert repository.snapshots() == []
+        repository.add_plain(BlobType.DATA, b"content")
+        with pytest.raises(Busy, match="exclusively"):
+            repository.flush()
+        with pytest.raises(Busy):
+            repository.forget("0" * 64)
+        with pytest.raises(Busy):
+            held.check()
+        assert names(backend) == [name]
+    assert not list(backend.list(FileKind.DATA))
+    repository.close()
 
 
 def test_stale_locks_count_for_nothing(backend: LocalBackend, dead: int) -> None:

@@ -2,6 +2,9 @@
 
 Many may hold a lock that is not exclusive; an exclusive one stands alone. A lock is refreshed as long as its holder
 lives; one that is older than half an hour, or whose process on this machine is dead, is stale and counts for nothing.
+
+Who has written a lock must look again a moment later. An exclusive one waits for that. One that is not goes on
+meanwhile, as long as it only reads; before it writes it waits for the second look (`sure`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,6 +55,8 @@ class RepositoryLock:
         self._name = ""
         self._refreshed = 0.0
         self._reason: SnapkeepError | None = None
+        self._refused: SnapkeepError | None = None
+        self._looked = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="repository-lock", daemon=True)
 
@@ -58,24 +64,36 @@ class RepositoryLock:
         self._refuse_beside_others()
         self._write()
         try:
-            time.sleep(_SETTLE)
-            self._refuse_beside_others()
+            self._thread.start()
+            if self._exclusive:
+                self.sure()
         except BaseException:
-            self._backend.remove(FileKind.LOCK, self._name)
+            self.__exit__()
             raise
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         try:
             self._backend.remove(FileKind.LOCK, self._name)
         except SnapkeepError:
             return  # it becomes stale: no reason to fail what was done under it
 
+    def sure(self) -> None:
+        """Wait until it is sure that nobody came at the same time. Raises Busy. Whoever writes calls this before."""
+        self._looked.wait()
+        if self._refused is not None:
+            raise self._refused
+
     def check(self) -> None:
-        """Raises Unavailable when the lock could not be refreshed for so long that it counts for nothing any more."""
+        """Raises Unavailable when the lock could not be refreshed for so long that it counts for nothing any more.
+
+        Raises Busy when somebody came at the same time.
+        """
+        if self._refused is not None:
+            raise self._refused
         age = _now() - self._refreshed
         if age > self._expires:
             raise Unavailable(
@@ -88,7 +106,24 @@ class RepositoryLock:
         self._name, _ = save_unpacked(self._backend, self._key, FileKind.LOCK, _document(exclusive=self._exclusive))
         self._refreshed = now
 
+    def _look_again(self) -> None:
+        try:
+            if not self._ended.wait(_SETTLE):
+                self._refuse_beside_others()
+        except SnapkeepError as error:
+            self._refused = error
+        except BaseException as error:
+            self._refused = Unavailable(f"The locks of the repository {self._backend.location} cannot be seen: {error}")
+            raise
+        finally:
+            self._looked.set()
+
     def _keep(self) -> None:
+        self._look_again()
+        if self._refused is not None:
+            with suppress(SnapkeepError):
+                self._backend.remove(FileKind.LOCK, self._name)
+            return
         wait = self._refresh_after
         while not self._ended.wait(wait):
             if _now() - self._refreshed > self._expires:

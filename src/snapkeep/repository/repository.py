@@ -80,6 +80,7 @@ class Repository:
         self._temporary = Path(tempfile.mkdtemp(prefix="snapkeep-index-")) if cache is None else None
         self.cache = cache or self._temporary or Path()
         self._index = Index(self.cache / config.id / "index", self._load_index)
+        self._locks: list[RepositoryLock] = []
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._pending: tuple[dict[BlobId, tuple[_Pack, Entry]], ...] = ({}, {})
@@ -197,6 +198,7 @@ class Repository:
     def save_snapshot(self, snapshot: SnapshotFile) -> str:
         """Store a recovery point; return its id. What was added before is flushed first."""
         self.flush()
+        self._sure()
         name, _ = save_unpacked(self.backend, self.key, FileKind.SNAPSHOT, snapshot.to_json())
         return name
 
@@ -264,16 +266,24 @@ class Repository:
         """Remove a recovery point, given its whole id; its data stay until `restic prune`."""
         if not NAME.fullmatch(id):
             raise InvalidInput(f"{id!r} is not the whole id of a recovery point")
+        self._sure()
         self.backend.remove(FileKind.SNAPSHOT, id)
 
     # What the repository is
 
     @contextmanager
     def locked(self, *, exclusive: bool = False) -> Iterator[RepositoryLock]:
-        """Hold a lock, and know the index as it is under it. Raises Busy. Long work calls `check` of the lock."""
+        """Hold a lock, and know the index as it is under it. Raises Busy. Long work calls `check` of the lock.
+
+        Busy may also be raised by the first writing: only then is it sure that nobody came at the same time.
+        """
         with RepositoryLock(self.backend, self.key, exclusive=exclusive) as lock:
-            self.refresh()
-            yield lock
+            self._locks.append(lock)
+            try:
+                self.refresh()
+                yield lock
+            finally:
+                self._locks.remove(lock)
 
     def refresh(self) -> None:
         """Take in index files that others wrote, and forget those that are gone."""
@@ -376,6 +386,7 @@ class Repository:
         with self._lock:
             pack.data = data
         digest = hashlib.sha256(data)
+        self._sure()
         self.backend.save(FileKind.DATA, digest.hexdigest(), data)
         with self._lock:
             pack.name = digest.digest()
@@ -410,6 +421,11 @@ class Repository:
                 pending = self._pending[pack.type]
                 for entry in pack.entries:
                     pending.pop(entry.id, None)
+
+    def _sure(self) -> None:
+        """Write under locks that hold. Raises Busy."""
+        for lock in tuple(self._locks):
+            lock.sure()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
