@@ -11,6 +11,7 @@ SQLite: the engine has a file of its own. PostgreSQL: it has a schema of its own
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -180,10 +181,15 @@ class Engine:
 
     async def submit(self, operation_id: str, generation: int, *, queue: str, lane: Lane, key: str) -> None:
         """Put an operation into a queue; doing so again changes nothing. Raises TimeoutError."""
-        async with asyncio.timeout(SUBMIT_SECONDS):
+
+        async def enqueue() -> None:
             await self._register(queue)
             with SetWorkflowID(job_id(operation_id, generation)), SetEnqueueOptions(queue_partition_key=key):
                 await DBOS.enqueue_workflow_async(_queue_name(queue, lane), _operation, operation_id, generation)
+
+        outside = contextvars.Context()  # the end of one operation hands in the next: DBOS refuses that inside a step
+        async with asyncio.timeout(SUBMIT_SECONDS):
+            await asyncio.create_task(enqueue(), context=outside)
 
     async def jobs(self, wanted: Sequence[str]) -> dict[str, bool]:
         """Return of the jobs that the engine knows whether they have ended."""

@@ -26,6 +26,11 @@ class Access:
     host: Host
     secrets: Callable[[], dict[str, str]]
 
+    def probe(self) -> None:
+        """See whether it can be opened. Raises what `open` raises."""
+        with self.open():
+            pass
+
     @contextmanager
     def open(self) -> Iterator[Repository]:
         """Open it, and see that it is the one that was added. Raises what `Repository.open` raises, Conflict."""

@@ -138,7 +138,7 @@ class BackupHandler(Handler):
         if backup is None:
             backup = await self._make(run)
         left = await _tidy(run, backup.snapshot_id, "deport")
-        left += await self._let_base_go(run, backup)
+        stay = await self._let_bases_go(run, backup)
         return {
             "backup_id": backup.id,
             "snapshot": backup.reference,
@@ -147,7 +147,8 @@ class BackupHandler(Handler):
             "partial": backup.partial,
             "verification": backup.verification,
             "counts": backup.counts,
-            "left": left,
+            "left": left + list(stay.values()),
+            "bases_left": list(stay),
         }
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:
@@ -172,6 +173,9 @@ class BackupHandler(Handler):
         asset.asset.require(Capability.EXPORT)
         repository = await run.catalog.repositories.get(run.request["repository_id"])
         way = await access(run.catalog, repository, run.host)
+        if await run.catalog.operations.known(run.request_id("snapshot")) is None:
+            await run.report("opening the repository")
+            await asyncio.to_thread(way.probe)  # no snapshot is taken for a repository that cannot be opened
         made = await run.part("snapshot", lambda by: run.operations.create(asset, None, by))
         snapshot = await run.catalog.inventory.snapshot((made.result or {})["snapshot_id"])
         plan = await self._plan(run, asset, snapshot)
@@ -225,18 +229,29 @@ class BackupHandler(Handler):
         return await run.in_thread(job.run, pace.tell)
 
     # -- afterwards --------------------------------------------------------------------------------------------------
-    async def _let_base_go(self, run: Run, backup: BackupRecord) -> list[str]:
-        """Delete the snapshot of the parent: nothing starts from it any more. Return why it stays, if it does."""
+    async def _let_bases_go(self, run: Run, backup: BackupRecord) -> dict[str, str]:
+        """Delete the snapshot of the parent, from which nothing starts any more, and what stayed at its own backup.
+
+        Return the ids of the snapshots that stay, and why.
+        """
         parent = await run.catalog.backups.known(backup.parent_id) if backup.parent_id else None
-        if parent is None or parent.snapshot_id == backup.snapshot_id or run.request["keep_base"]:
-            return []
-        try:
-            base = await run.catalog.inventory.snapshot(parent.snapshot_id)
-            if base.gone_at is None and base.snapshot.owned:
-                await _delete(run, base, "delete the old base", BUSY_SECONDS)
-        except SnapkeepError as error:
-            return [f"the snapshot of the last backup stays: {error.message}"]
-        return []
+        if parent is None or parent.snapshot_id == backup.snapshot_id:
+            return {}
+        before = await run.catalog.operations.known(parent.operation_id)
+        bases = list((before.result or {}).get("bases_left", ())) if before is not None else []
+        if not run.request["keep_base"]:
+            bases.append(parent.snapshot_id)
+        stay = {}
+        for snapshot_id in bases:
+            try:
+                base = await run.catalog.inventory.snapshot(snapshot_id)
+                if base.gone_at is None and base.snapshot.owned:
+                    await _delete(run, base, f"delete the old base {base.snapshot.name}", BUSY_SECONDS)
+            except NotFound:
+                continue
+            except SnapkeepError as error:
+                stay[snapshot_id] = f"the snapshot of an earlier backup stays: {error.message}"
+        return stay
 
 
 @dataclass(frozen=True, slots=True)
