@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.operations.backups import Backups
+from tests.operations.backups import PASSWORD, Backups
 from tests.support.installation import Installation, installed, until
 
 from snapkeep.model.errors import Conflict, Unavailable
@@ -99,6 +99,24 @@ def test_a_clock_that_was_set_back_costs_time_only(backups: Backups) -> None:
     second = backups.make()
     assert second["mode"] == "full"
     assert "is newer than" in second["reason"]
+
+
+def test_a_base_that_could_not_be_deleted_goes_with_the_next(backups: Backups) -> None:
+    installation = backups.installation
+    first = backups.make()
+    installation.fault("status", method="DELETE", status=500, times=None)
+    second = installation.wait(backups.ask(), 60)["result"]
+    installation.simulator.control("DELETE", "/faults")
+    assert "stays" in second["left"][0]
+    assert first["snapshot"] in backups.left()
+    third = backups.make()
+    assert backups.left() == [third["snapshot"]]
+
+
+def test_a_repository_has_one_name(backups: Backups) -> None:
+    body = {"name": "other", "location": f"file://{backups.location}", "password": PASSWORD, "create": False}
+    with pytest.raises(Conflict, match="known already"):
+        backups.installation.rest.request("POST", "/repositories", json=body)
 
 
 # -- mounts ------------------------------------------------------------------------------------------------------------

@@ -60,6 +60,12 @@ async def add_repository(body: RepositoryIn, parts: Parts) -> RepositoryOut:
                 next_step="See `snapkeep repository list`; choose another name or location.",
             )
     restic_id = await asyncio.to_thread(make_or_open, body.location, place, create=body.create)
+    for known in await parts.catalog.repositories.find():
+        if restic_id == known.restic_id:  # a location can be written in several ways
+            raise Conflict(
+                f"The repository at {body.location} is known already: {known.name!r} at {known.location}",
+                next_step=f"Use {known.name!r}; backups under two names would not know of each other.",
+            )
     record = await parts.catalog.repositories.add(
         parts.clock.new_id(),
         name=body.name,
