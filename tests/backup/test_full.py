@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from tests.backup.support import Judge, request
 
-from snapkeep.backup import reading
 from snapkeep.backup.nodes import read_node
 from snapkeep.backup.readers import ProcessReaders
 from snapkeep.backup.reading import MOST_NAMES, Reader, Task
@@ -77,7 +76,7 @@ def test_file_that_grows_while_it_is_read(repository: Repository, share: Path, m
             writer.write(b"more")
         return real(file, buffers)
 
-    monkeypatch.setattr(reading.os, "readv", growing)
+    monkeypatch.setattr(os, "readv", growing)
     top = os.open(share, os.O_RDONLY)
     reader = Reader(top, key=repository.key, polynomial=repository.polynomial, device_id=1, emit=repository.add)
     done = reader.read(Task(1, b"", [b"big", b"absent"]))
