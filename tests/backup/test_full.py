@@ -67,6 +67,19 @@ def test_error_of_a_reader_arrives(repository: Repository, share: Path) -> None:
         full_backup(repository, request(share, "s0"))
 
 
+def test_stop_at_the_last_moment_leaves_no_recovery_point(repository: Repository, share: Path) -> None:
+    """All is written by then; meanwhile another worker may have taken over."""
+    (share / "file").write_text("content")
+
+    def stop() -> None:
+        if repository.statistics.packs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        full_backup(repository, request(share, "s0"), readers=1, stop=stop)
+    assert repository.snapshots() == []
+
+
 def test_file_that_grows_while_it_is_read(repository: Repository, share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (share / "big").write_bytes(bytes(3_000_000))
     real = os.readv

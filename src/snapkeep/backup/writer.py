@@ -70,6 +70,8 @@ def full_backup(
         )
         tree = root_tree(repository, request, top, walk.run(base))
         _still_there(top)
+        repository.flush()
+        stop()  # the last moment: who was superseded, or has lost the lock, leaves no recovery point
         save(repository, request, result, tree, before)
         table.commit(result.snapshot_id)
     return result
@@ -112,6 +114,8 @@ def incremental_backup(
             root = root_tree(repository, request, top, update.build())
             _still_there(top)
             update.remember()
+        repository.flush()
+        stop()
         save(repository, request, result, root, before)
         table.commit(result.snapshot_id)
     return result
