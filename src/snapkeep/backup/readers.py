@@ -1,8 +1,10 @@
 """The readers: threads that read directories at the same time, in this process or in several others.
 
 What a reader does (hash, compress, encrypt, write text) holds Python's lock most of the time, so for a whole share
-there is a process for each core, and in each as many threads as waiting for the storage asks for. For some changed
-files threads of this process are enough, and start at once.
+there is a process for each core. For some changed files threads of this process are enough, and start at once.
+
+Threads that all have something to compute only take Python's lock from each other, which doubles the work. So a process
+begins with few of them, and starts more while it waits for the storage more than it computes.
 
 A process is a plain `python -m snapkeep.backup.readers` with one end of a socket: it knows nothing of the one that
 started it, and ends when the other end is closed.
@@ -16,9 +18,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,7 +32,12 @@ from snapkeep.model.errors import Unavailable
 from snapkeep.repository.blobs import SealedBlob
 from snapkeep.repository.crypto import Key
 
+_FIRST = 2  # threads in this process
 _SEND = 512 << 10  # bytes of blobs that a process sends at once
+
+
+_LOOK = 0.01  # seconds after which it is looked whether more threads would help
+_BUSY = 0.4  # a process that computes for such a part of the time needs no more threads
 
 
 class Source(NamedTuple):
@@ -57,6 +66,40 @@ class Readers(Protocol):
         """End all readers; what they are doing is lost."""
 
 
+class _Threads:
+    """Threads that do the same; more of them when they wait."""
+
+    def __init__(self, run: Callable[[], None], most: int, first: int) -> None:
+        self._run = run
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._start(min(first, most))
+        self._looked = time.monotonic(), time.process_time()
+
+    def __len__(self) -> int:
+        return len(self._threads)
+
+    def look(self) -> None:
+        """Start more, if that would help; to be called often while there is work that waits for a thread."""
+        wall, computed = time.monotonic(), time.process_time()
+        if wall - self._looked[0] < _LOOK:
+            return
+        busy = (computed - self._looked[1]) > _BUSY * (wall - self._looked[0])
+        self._looked = wall, computed
+        if not busy:
+            self._start(min(len(self), self._most - len(self)))
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self, count: int) -> None:
+        for _ in range(count):
+            thread = threading.Thread(target=self._run, name=f"reader-{len(self)}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+
 class ThreadReaders:
     """Readers in this process. `emit` is called by all of them."""
 
@@ -65,13 +108,9 @@ class ThreadReaders:
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[list[Result] | BaseException] = queue.SimpleQueue()
         self._ended = False
+        self._most = count
         self._top = os.open(source.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._threads = [
-            threading.Thread(target=self._run, args=(source, emit), name=f"reader-{number}", daemon=True)
-            for number in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = _Threads(partial(self._run, source, emit), count, _FIRST)
 
     def submit(self, tasks: list[Task]) -> None:
         """Give them to the next thread that is free."""
@@ -79,7 +118,12 @@ class ThreadReaders:
 
     def results(self) -> list[Result]:
         """Return what one lot came to."""
-        found = self._results.get()
+        while True:
+            if not self._tasks.empty():
+                self._threads.look()
+            with suppress(queue.Empty):
+                found = self._results.get(timeout=None if len(self._threads) == self._most else _LOOK)
+                break
         if isinstance(found, BaseException):
             raise found
         return found
@@ -87,10 +131,9 @@ class ThreadReaders:
     def close(self) -> None:
         """End the threads; waits for the tasks that they are at."""
         self._ended = True
-        for _ in self._threads:
+        for _ in range(len(self._threads)):
             self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._threads.join()
         os.close(self._top)
 
     def _run(self, source: Source, emit: Emit) -> None:
@@ -190,11 +233,13 @@ class _Child:
     def serve(self) -> None:
         source, threads = self._connection.recv()
         top = os.open(source.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for _ in range(threads):
-            threading.Thread(target=self._run, args=(source, top), daemon=True).start()
+        running = _Threads(partial(self._run, source, top), threads, 1)
         with suppress(EOFError, OSError):
             while True:
-                self._tasks.put(self._connection.recv())
+                if self._connection.poll(None if len(running) == threads or self._tasks.empty() else _LOOK):
+                    self._tasks.put(self._connection.recv())
+                if not self._tasks.empty():
+                    running.look()
 
     def _run(self, source: Source, top: int) -> None:
         held: list[SealedBlob] = []
@@ -220,8 +265,9 @@ class _Child:
             held, size = [], 0
 
     def _send(self, blobs: list[SealedBlob], results: list[Result] | BaseException) -> None:
+        plain = [(int(blob.type), *blob[1:]) for blob in blobs]  # it is much quicker to send than names and classes
         with self._sending:
-            self._connection.send((blobs, results))
+            self._connection.send((plain, results))
 
 
 if __name__ == "__main__":
