@@ -17,7 +17,7 @@ from snapkeep.repository.blobs import BlobId, BlobType
 from snapkeep.repository.packs import Entry, type_name
 from snapkeep.repository.segments import ROW, SUFFIX, BadSegment, Location, Segment, merge_segments, write_segment
 
-INDEX_BLOBS = 50_000
+INDEX_BLOBS = 25_000
 """An index file is written when there are so many blobs for it."""
 
 _MOST_SEGMENTS = 12  # each costs a look-up of a missing blob some 0.5 microseconds
@@ -251,7 +251,7 @@ class _Document(msgspec.Struct):
 
 def index_document(packs: Iterable[Packed]) -> bytes:
     """Return the content of an index file."""
-    return b'{"packs":[%s]}' % ",".join(map(_pack_text, packs)).encode()
+    return b'{"packs":[%s]}' % b",".join(_pack_text(packed).encode() for packed in packs)
 
 
 def _pack_text(packed: Packed) -> str:

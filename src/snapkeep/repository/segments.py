@@ -12,13 +12,12 @@ an id where such rows begin. A segment can always be made again: whatever is odd
 from __future__ import annotations
 
 import hashlib
-import heapq
 import mmap
 import secrets
 import struct
-import sys
 import zlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
@@ -35,6 +34,7 @@ _VERSION = 1
 _HEAD = struct.Struct("=16sII IIII QQ IIQ")  # in the machine's own byte order: another one cannot read the version
 _WIDTH = ROW.size
 _BLOCK = 4096  # rows
+_number = struct.Struct("=I").unpack_from
 _prefix = struct.Struct(">I").unpack_from
 
 
@@ -140,6 +140,21 @@ class Segment:
         for position in range(start, end, _WIDTH):
             yield self._map[position : position + _WIDTH]
 
+    def rows_between(self, blob_type: int, first: int, last: int) -> list[bytes]:
+        """Return the rows of one type whose ids begin with one of these bytes: from `first`, before `last`."""
+        section = self._sections[blob_type]
+        start, end = (section.start + _WIDTH * self._rows_before(section, byte) for byte in (first, last))
+        data = self._map[start:end]
+        return [data[at : at + _WIDTH] for at in range(0, len(data), _WIDTH)]
+
+    def _rows_before(self, section: _Section, byte: int) -> int:
+        """Return how many rows of a section have ids that begin with a smaller byte."""
+        bits = 32 - section.shift
+        if bits >= 8:
+            return section.table[byte << (bits - 8)]
+        rows = range((section.end - section.start) // _WIDTH)
+        return bisect_left(rows, byte, key=lambda row: self._map[section.start + _WIDTH * row])
+
     def is_sound(self) -> bool:
         """Read everything and compare it with its checksum."""
         checksum = 0
@@ -231,7 +246,7 @@ def _write_rows(write: Callable[[bytes], None], rows: Iterable[bytes], table: ar
 
 
 def merge_segments(directory: Path, segments: Sequence[Segment]) -> Segment:
-    """Write one side file in place of several, as a stream."""
+    """Write one side file in place of several. In memory is a small part of the rows at a time."""
     numbers: dict[bytes, int] = {}
     for segment in segments:
         for pack in segment.packs():
@@ -241,17 +256,19 @@ def merge_segments(directory: Path, segments: Sequence[Segment]) -> Segment:
         frozenset().union(*(segment.sources for segment in segments)),
         frozenset().union(*(segment.superseded for segment in segments)),
         list(numbers),
-        [
-            (
-                sum(segment.rows for segment in segments),
-                heapq.merge(*(_renumbered(segment, kind, numbers) for segment in segments)),
-            )
-            for kind in BlobType
-        ],
+        [(sum(segment.rows for segment in segments), _merged(segments, kind, numbers)) for kind in BlobType],
     )
 
 
-def _renumbered(segment: Segment, blob_type: int, numbers: dict[bytes, int]) -> Iterator[bytes]:
-    new = [struct.pack("=I", numbers[pack]) for pack in segment.packs()]
-    for row in segment.sorted_rows(blob_type):
-        yield row[:32] + new[int.from_bytes(row[32:36], sys.byteorder)] + row[36:]
+def _merged(segments: Sequence[Segment], blob_type: int, numbers: dict[bytes, int]) -> Iterator[bytes]:
+    """Yield the rows of all, in order, with these numbers of packs."""
+    renumbered = [[struct.pack("=I", numbers[pack]) for pack in segment.packs()] for segment in segments]
+    for first in range(256):
+        rows: list[bytes] = []
+        for segment, new in zip(segments, renumbered, strict=True):
+            rows += [
+                row[:32] + new[_number(row, 32)[0]] + row[36:]
+                for row in segment.rows_between(blob_type, first, first + 1)
+            ]
+        rows.sort()
+        yield from rows
