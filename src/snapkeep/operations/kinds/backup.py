@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from snapkeep.backup.links import LinkTable
 from snapkeep.backup.request import PARTIAL, BackupRequest, BackupResult, Mode, Progress
 from snapkeep.backup.writer import full_backup, incremental_backup
 from snapkeep.catalog.records import AssetRecord, BackupRecord, ChangeListRecord, SnapshotRecord
-from snapkeep.changes.store import read_blocks
 from snapkeep.model.assets import Capability
 from snapkeep.model.changes import Change
 from snapkeep.model.errors import (
@@ -39,6 +38,7 @@ from snapkeep.model.errors import (
 )
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
+from snapkeep.operations.bridge import changes_for_thread
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
@@ -223,8 +223,10 @@ class BackupHandler(Handler):
             device_id=uuid.UUID(asset.id).int >> 97,  # 31 bits, the same in every backup of this asset
         )
         pace = Pace(_expected(plan))
-        blocks = _blocks(run, plan)
-        job = Job(way, request, plan, pace, blocks, readers=run.host.readers, seed=uuid.UUID(run.operation.id).time_low)
+        changes = changes_for_thread(run.catalog, plan.changes) if plan.changes is not None else tuple
+        job = Job(
+            way, request, plan, pace, changes, readers=run.host.readers, seed=uuid.UUID(run.operation.id).time_low
+        )
         await run.report("opening the repository")
         return await run.in_thread(job.run, pace.tell)
 
@@ -262,7 +264,7 @@ class Job:
     request: BackupRequest
     plan: Plan
     pace: Pace
-    blocks: Callable[[], Iterator[list[Change]]]
+    changes: Callable[[], Iterable[Change]]
     readers: int
     seed: int
 
@@ -297,7 +299,7 @@ class Job:
                     self.request,
                     parent=plan.parent.restic_id,
                     base=plan.parent.snapshot_id,
-                    changes=(change for block in self.blocks() for change in block),
+                    changes=self.changes(),
                     links=table,
                     readers=self.readers,
                     progress=self.pace.take,
@@ -314,28 +316,6 @@ class Job:
             progress=self.pace.take,
             stop=stop,
         ), reason
-
-
-def _blocks(run: Run, plan: Plan) -> Callable[[], Iterator[list[Change]]]:
-    """Return what a thread calls to read the change list, block by block, through the loop that has the catalog."""
-    loop = asyncio.get_running_loop()
-
-    def blocks() -> Iterator[list[Change]]:
-        if plan.changes is None:
-            return
-        arriving = read_blocks(run.catalog, plan.changes)
-        while (block := _in_loop(loop, _next(arriving))) is not None:
-            yield block
-
-    return blocks
-
-
-def _in_loop(loop: asyncio.AbstractEventLoop, ask: Coroutine[Any, Any, list[Change] | None]) -> list[Change] | None:
-    return asyncio.run_coroutine_threadsafe(ask, loop).result()
-
-
-async def _next(blocks: AsyncIterator[list[Change]]) -> list[Change] | None:
-    return await anext(blocks, None)
 
 
 def _written_before(repository: Repository, request: BackupRequest) -> BackupResult | None:

@@ -9,24 +9,24 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from snapkeep.catalog.exports import export_row_id
 from snapkeep.catalog.records import ChangeListRecord, ChangeListState, SnapshotRecord
 from snapkeep.changes.blocks import BLOCK
-from snapkeep.changes.store import ChangeListWriter, read_blocks
+from snapkeep.changes.store import ChangeListWriter
 from snapkeep.changes.verification import Verdict, verify
 from snapkeep.changes.walk import walk_diff
 from snapkeep.changes.walker import WalkProgress
-from snapkeep.model.changes import Change
 from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.model.exports import AccessMode, Export
 from snapkeep.model.work import Ticket
+from snapkeep.operations.bridge import changes_for_thread, in_loop
 from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.run import Run, Told
@@ -34,7 +34,6 @@ from snapkeep.operations.run import Run, Told
 SOURCE = "walk"
 """Who computed the list: a walk of both snapshots."""
 
-T = TypeVar("T")
 Stop = Callable[[], None]
 
 
@@ -170,7 +169,7 @@ async def _walk(run: Run, paths: dict[str, Path], scratch: Path) -> ChangeListRe
     def work(stop: Stop) -> None:
         found = walk_diff(paths.get("base"), paths["new"], scratch=scratch, progress=pace.take, stop=stop)
         while batch := list(islice(found, BLOCK)):
-            _in_loop(loop, writer.add(batch, ""))
+            in_loop(loop, writer.add(batch, ""))
 
     await run.report(pace.verb)
     await run.in_thread(work, pace.tell)
@@ -179,15 +178,7 @@ async def _walk(run: Run, paths: dict[str, Path], scratch: Path) -> ChangeListRe
 
 async def _verify(run: Run, listed: ChangeListRecord, paths: dict[str, Path], scratch: Path) -> Verdict:
     """Hold the list against both trees."""
-    loop, pace = asyncio.get_running_loop(), _Pace("verifying")
-    arriving = read_blocks(run.catalog, listed)
-
-    async def following() -> list[Change] | None:
-        return await anext(arriving, None)
-
-    def changes() -> Iterator[Change]:
-        while (block := _in_loop(loop, following())) is not None:
-            yield from block
+    pace, changes = _Pace("verifying"), changes_for_thread(run.catalog, listed)
 
     def work(stop: Stop) -> Verdict:
         return verify(
@@ -203,11 +194,6 @@ async def _verify(run: Run, listed: ChangeListRecord, paths: dict[str, Path], sc
 
     await run.report(pace.verb)
     return await run.in_thread(work, pace.tell)
-
-
-def _in_loop(loop: asyncio.AbstractEventLoop, ask: Coroutine[Any, Any, T]) -> T:
-    """Have the loop, which has the catalog, do something for a thread."""
-    return asyncio.run_coroutine_threadsafe(ask, loop).result()
 
 
 def _make_empty(directory: Path) -> None:
