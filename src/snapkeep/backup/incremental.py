@@ -317,7 +317,8 @@ class Update:
             self._work.add_names(parent, done.listed or [])
             return []
         self._counts.add(done.counts)
-        self._work.add_linked((join(parent, name), inode, links) for name, inode, links in done.links)
+        if done.links:
+            self._work.add_linked((join(parent, name), inode, links) for name, inode, links in done.links)
         found: dict[bytes, tuple[bytes | None, bool]] = dict.fromkeys(task.names or (), (None, False))
         found.update((name, (text, False)) for name, text in done.nodes)
         found.update((met.name, (met.text.encode(), True)) for met in done.directories)

@@ -1,6 +1,8 @@
 """The work of an incremental backup: what must be looked at, and what came of it. On disk, so memory stays small.
 
 Every path in it is a path of the new snapshot. A path brings all directories above it: their times have changed.
+
+What is to be written waits in memory until there is some of it, or until it is asked for.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ CREATE TABLE linked (path BLOB PRIMARY KEY, inode TEXT, links INTEGER) WITHOUT R
 CREATE INDEX by_inode ON linked (inode);
 CREATE TABLE gone (path BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+
+
+_WAIT = 5000  # rows that wait to be written
 
 
 class Entry(NamedTuple):
@@ -58,10 +63,14 @@ class WorkList:
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.executescript(_SCHEMA)
         self._database.execute("BEGIN")
+        self._new: list[tuple[bytes, bytes, int, int, bytes | None]] = []
+        self._done: list[tuple[bytes | None, bool, bytes, bytes]] = []
+        self._places: dict[bytes, Place] = {}
+        self._trees: dict[bytes, bytes] = {}
         self._above: set[bytes] = {b""}  # directories that are known to be in it; emptied now and then
 
     def __len__(self) -> int:
-        count: int = self._database.execute("SELECT count(*) FROM entries").fetchone()[0]
+        count: int = self._written().execute("SELECT count(*) FROM entries").fetchone()[0]
         return count
 
     def close(self) -> None:
@@ -92,13 +101,15 @@ class WorkList:
         """Look at these names of a directory."""
         depth = _depth(directory)
         rows = ((directory, name, depth) for name in names)
-        self._database.executemany(
+        self._written().executemany(
             "INSERT OR IGNORE INTO entries (parent, name, depth, flags) VALUES (?, ?, ?, 0)", rows
         )
 
     def flags(self, path: bytes) -> int:
         """Return what is known of a path."""
         parent, _, name = path.rpartition(b"/")
+        if self._new:
+            self._write_entries()
         found = self._database.execute("SELECT flags FROM entries WHERE parent = ? AND name = ?", (parent, name))
         row = found.fetchone()
         return int(row[0]) if row else 0
@@ -106,15 +117,19 @@ class WorkList:
     def paths(self) -> Iterator[bytes]:
         """Yield all paths; more may be added meanwhile."""
         last = (b"", b"")
-        while rows := self._database.execute(
-            "SELECT parent, name FROM entries WHERE (parent, name) > (?, ?) ORDER BY parent, name LIMIT 1000", last
-        ).fetchall():
+        while (
+            rows := self._written()
+            .execute(
+                "SELECT parent, name FROM entries WHERE (parent, name) > (?, ?) ORDER BY parent, name LIMIT 1000", last
+            )
+            .fetchall()
+        ):
             yield from (parent + b"/" + name if parent else name for parent, name in rows)
             last = rows[-1]
 
     def to_do(self, most: int) -> list[Entry]:
         """Return the next paths to look at, all of one depth, together what is in one directory."""
-        found = self._database.execute("SELECT depth FROM entries WHERE done = 0 ORDER BY depth LIMIT 1").fetchone()
+        found = self._written().execute("SELECT depth FROM entries WHERE done = 0 ORDER BY depth LIMIT 1").fetchone()
         if found is None:
             return []
         rows = self._database.execute(
@@ -145,40 +160,44 @@ class WorkList:
 
     def done(self, parent: bytes, found: Iterable[tuple[bytes, bytes | None, bool]]) -> None:
         """Note for names of one directory their node (None: not there) and whether it is a directory's."""
-        rows = ((node, directory, parent, name) for name, node, directory in found)
-        self._database.executemany(
-            "UPDATE entries SET done = 1, node = ?, directory = ? WHERE parent = ? AND name = ?", rows
-        )
+        self._done += ((node, directory, parent, name) for name, node, directory in found)
+        if len(self._done) > _WAIT:
+            self._write_entries()
 
     def found(self, parent: bytes) -> Iterator[tuple[bytes, bytes | None, bool]]:
         """Yield name, node and whether it is a directory of all in one directory, in the order of the names."""
-        rows = self._database.execute(
+        rows = self._written().execute(
             "SELECT name, node, directory FROM entries WHERE parent = ? ORDER BY name", (parent,)
         )
         return ((name, node, bool(directory)) for name, node, directory in rows)
 
     def all_found(self) -> Iterator[tuple[bytes, bool, bool]]:
         """Yield path, whether it is there, and whether it is a directory, of all that was looked at."""
-        rows = self._database.execute("SELECT parent, name, node IS NOT NULL, directory FROM entries")
+        rows = self._written().execute("SELECT parent, name, node IS NOT NULL, directory FROM entries")
         for parent, name, there, directory in rows:
             yield parent + b"/" + name if parent else name, bool(there), bool(directory)
 
     def set_place(self, path: bytes, place: Place) -> None:
         """Note a directory of the new snapshot."""
-        row = (path, _depth(path), place.base, place.walked)
-        self._database.execute("INSERT OR REPLACE INTO directories VALUES (?, ?, ?, ?, NULL)", row)
+        self._places[path] = place
+        if len(self._places) > _WAIT:
+            self._write_directories()
 
     def place(self, path: bytes) -> Place | None:
         """Return what was noted; None: there is no such directory."""
+        if place := self._places.get(path):
+            return place
         found = self._database.execute("SELECT base, walked FROM directories WHERE path = ?", (path,)).fetchone()
         return Place(found[0], bool(found[1])) if found else None
 
     def drop_place(self, path: bytes) -> None:
         """Forget a directory: it cannot be read."""
+        self._write_directories()
         self._database.execute("DELETE FROM directories WHERE path = ?", (path,))
 
     def directories(self) -> Iterator[list[tuple[bytes, Place]]]:
         """Yield all directories, the deepest first, in handy portions of one depth each."""
+        self._write_directories()
         depths = self._database.execute("SELECT DISTINCT depth FROM directories ORDER BY depth DESC").fetchall()
         for (depth,) in depths:
             last: bytes | None = None
@@ -192,10 +211,14 @@ class WorkList:
 
     def set_tree(self, path: bytes, tree: bytes) -> None:
         """Note the new tree of a directory."""
-        self._database.execute("UPDATE directories SET tree = ? WHERE path = ?", (tree, path))
+        self._trees[path] = tree
+        if len(self._trees) > _WAIT:
+            self._write_directories()
 
     def tree(self, path: bytes) -> bytes | None:
         """Return it; None: there is no such directory."""
+        if tree := self._trees.get(path):
+            return tree
         found = self._database.execute("SELECT tree FROM directories WHERE path = ?", (path,)).fetchone()
         return found[0] if found else None
 
@@ -217,11 +240,39 @@ class WorkList:
         return [(int(inode), links, met) for inode, links, met in rows]
 
     def _insert(self, parent: bytes, name: bytes, flags: int, old: bytes | None) -> None:
-        self._database.execute(
-            "INSERT INTO entries (parent, name, depth, flags, old) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
-            "SET flags = flags | excluded.flags, old = coalesce(old, excluded.old)",
-            (parent, name, _depth(parent), flags, old),
-        )
+        self._new.append((parent, name, _depth(parent), flags, old))
+        if len(self._new) > _WAIT:
+            self._write_entries()
+
+    def _written(self) -> sqlite3.Connection:
+        """Return the database with all entries in it."""
+        self._write_entries()
+        return self._database
+
+    def _write_entries(self) -> None:
+        write = self._database.executemany
+        if self._new:
+            write(
+                "INSERT INTO entries (parent, name, depth, flags, old) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET flags = flags | excluded.flags, old = coalesce(old, excluded.old)",
+                self._new,
+            )
+            self._new.clear()
+        if self._done:
+            write("UPDATE entries SET done = 1, node = ?, directory = ? WHERE parent = ? AND name = ?", self._done)
+            self._done.clear()
+
+    def _write_directories(self) -> None:
+        write = self._database.executemany
+        if self._places:
+            rows = ((path, _depth(path), place.base, place.walked) for path, place in self._places.items())
+            write("INSERT OR REPLACE INTO directories VALUES (?, ?, ?, ?, NULL)", rows)
+            self._places.clear()
+        if self._trees:
+            write(
+                "UPDATE directories SET tree = ? WHERE path = ?", ((tree, path) for path, tree in self._trees.items())
+            )
+            self._trees.clear()
 
 
 def check_path(path: bytes) -> None:
