@@ -37,7 +37,7 @@ _SEND = 512 << 10  # bytes of blobs that a process sends at once
 
 
 _LOOK = 0.01  # seconds after which it is looked whether more threads would help
-_BUSY = 0.4  # a process that computes for such a part of the time needs no more threads
+_BUSY = 0.5  # a process that computes for such a part of the time needs no more threads
 
 
 class Source(NamedTuple):
@@ -79,14 +79,15 @@ class _Threads:
     def __len__(self) -> int:
         return len(self._threads)
 
-    def look(self) -> None:
-        """Start more, if that would help; to be called often while there is work that waits for a thread."""
-        wall, computed = time.monotonic(), time.process_time()
-        if wall - self._looked[0] < _LOOK:
+    def look(self, *, backlog: bool) -> None:
+        """Start more, if that would help; to be called often. `backlog`: there was work that waits for a thread."""
+        now = time.monotonic()
+        if len(self) == self._most or (backlog and now - self._looked[0] < _LOOK):
             return
-        busy = (computed - self._looked[1]) > _BUSY * (wall - self._looked[0])
-        self._looked = wall, computed
-        if not busy:
+        computed = time.process_time()
+        busy = (computed - self._looked[1]) > _BUSY * (now - self._looked[0])
+        self._looked = now, computed
+        if backlog and not busy:
             self._start(min(len(self), self._most - len(self)))
 
     def join(self) -> None:
@@ -119,8 +120,7 @@ class ThreadReaders:
     def results(self) -> list[Result]:
         """Return what one lot came to."""
         while True:
-            if not self._tasks.empty():
-                self._threads.look()
+            self._threads.look(backlog=not self._tasks.empty())
             with suppress(queue.Empty):
                 found = self._results.get(timeout=None if len(self._threads) == self._most else _LOOK)
                 break
@@ -236,10 +236,10 @@ class _Child:
         running = _Threads(partial(self._run, source, top), threads, 1)
         with suppress(EOFError, OSError):
             while True:
-                if self._connection.poll(None if len(running) == threads or self._tasks.empty() else _LOOK):
+                backlog = not self._tasks.empty()
+                if self._connection.poll(_LOOK if backlog and len(running) < threads else None):
                     self._tasks.put(self._connection.recv())
-                if not self._tasks.empty():
-                    running.look()
+                running.look(backlog=backlog)
 
     def _run(self, source: Source, top: int) -> None:
         held: list[SealedBlob] = []
