@@ -101,6 +101,10 @@ class Backups:
         """Return the chains that go on from a snapshot: it is pinned by them."""
         return await self._chains(chains.c.snapshot_id == snapshot_id)
 
+    async def chains_of(self, repository_id: str) -> list[ChainRecord]:
+        """Return the chains of a repository."""
+        return await self._chains(chains.c.repository_id == repository_id)
+
     async def _chains(self, wanted: Any) -> list[ChainRecord]:
         query = select(chains, repositories.c.name.label("repository_name")).join(repositories).where(wanted)
         async with self._database.connect() as connection:

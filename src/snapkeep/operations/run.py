@@ -8,6 +8,7 @@ import random
 import threading
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,8 +51,6 @@ class Limits:
 
     deadline: float = 6 * 3600.0
     """The whole operation; where it moves data, without a sign of life."""
-    moving: float = 7 * 86400.0
-    """The same for one that moves data."""
     outage: float = 300.0
     """A system that cannot be reached while its work goes on."""
     stall: float = 1800.0
@@ -286,7 +285,8 @@ class Run:
             if unwanted.is_set():
                 raise Unwanted
 
-        task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+        thread = ThreadPoolExecutor(1, "mover")  # of its own: those of the loop are for what is short
+        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(thread, work, stop))
         try:
             while not (await asyncio.wait({task}, timeout=CANCEL_SECONDS))[0]:
                 await self.report(*tell())
@@ -299,6 +299,7 @@ class Run:
             if not task.done():
                 unwanted.set()
                 await asyncio.wait({task})
+            thread.shutdown(wait=False)
 
     async def pause(self, seconds: float) -> None:
         """Sleep, in pieces short enough to notice a cancel."""

@@ -22,7 +22,7 @@ from snapkeep.model.work import Ticket
 from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
-from snapkeep.operations.dispatch import MOVERS, Dispatcher
+from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.host import Host
 from snapkeep.operations.kinds.backup import BackupHandler
 from snapkeep.operations.kinds.base import Handler
@@ -194,7 +194,7 @@ class Runner:
             catalog,
             connect,
             self._clock,
-            replace(self._limits, deadline=self._limits.moving) if operation.kind in MOVERS else self._limits,
+            self._limits,
             self._host,
             self._operations,
             begun=self._begun.setdefault((operation.id, operation.generation), self._clock.monotonic()),

@@ -14,10 +14,11 @@ from fastapi.responses import StreamingResponse
 from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node
 from snapkeep.backup.reader import RecoveryPoint
-from snapkeep.catalog.records import BackupRecord
+from snapkeep.catalog.records import BackupRecord, ChainRecord
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, SnapkeepError
 from snapkeep.operations.kinds.recover import below_share
 from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, make_or_open
+from snapkeep.operations.requester import Requester
 from snapkeep.server.context import Caller, Context, Parts
 from snapkeep.server.parameters import raw_parameter
 from snapkeep.server.schemas import (
@@ -88,6 +89,7 @@ async def show_repository(name: str, parts: Parts) -> RepositoryOut:
 async def remove_repository(
     name: str,
     parts: Parts,
+    caller: Caller,
     force: bool = Query(default=False, description="Forget it although recovery points are known in it."),
 ) -> None:
     """Forget a repository. What lies in it is not touched."""
@@ -100,7 +102,10 @@ async def remove_repository(
             next_step="Wait for the operations to end, or cancel them; forget the recovery points, or use --force.",
             left=left,
         )
+    chains = await parts.catalog.backups.chains_of(record.id)
     await parts.catalog.repositories.remove(record.id)
+    for chain in chains:
+        await _let_go(parts, chain, caller)
 
 
 @router.post("/repositories/{name}/check", status_code=status.HTTP_202_ACCEPTED)
@@ -166,10 +171,15 @@ async def forget_backup(
     await asyncio.to_thread(forget)
     await parts.catalog.backups.remove(backup.id)
     if chain is not None and chain.backup_id == backup.id:
-        with suppress(SnapkeepError):  # nothing starts from it any more; it may be exported, or gone
-            snapshot = await parts.catalog.inventory.snapshot(chain.snapshot_id)
-            if snapshot.snapshot.owned and snapshot.gone_at is None:
-                await parts.operations.delete(snapshot, caller)
+        await _let_go(parts, chain, caller)
+
+
+async def _let_go(parts: Context, chain: ChainRecord, caller: Requester) -> None:
+    """Delete the snapshot that a chain has pinned: nothing starts from it any more."""
+    with suppress(SnapkeepError):  # it may be exported, or gone
+        snapshot = await parts.catalog.inventory.snapshot(chain.snapshot_id)
+        if snapshot.snapshot.owned and snapshot.gone_at is None:
+            await parts.operations.delete(snapshot, Requester(caller.name))
 
 
 @router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED)

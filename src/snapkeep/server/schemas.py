@@ -132,7 +132,9 @@ class RecoverIn(_In):
     """A restore of files from a recovery point."""
 
     target: str = Field(
-        pattern="^/", max_length=4095, description="Absolute path of a directory on the host of the repository's queue."
+        pattern=r"^/[^\x00]*$",
+        max_length=4095,
+        description="Absolute path of a directory on the host of the repository's queue.",
     )
     paths: list[str] = Field(
         default=[], max_length=1000, description="What to restore, below the asset, percent-encoded; none: all of it."

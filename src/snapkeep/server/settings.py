@@ -67,9 +67,10 @@ class ProcessSettings(BaseSettings):
         max_length=253,
         description="Address under which systems know this machine as a backup host: exports are opened to it.",
     )
-    operation_seconds: float = Field(default=21_600, gt=0, description="Longest time for one operation, in seconds.")
-    backup_seconds: float = Field(
-        default=604_800, gt=0, description="Longest time for one backup, restore from a backup, or check, in seconds."
+    operation_seconds: float = Field(
+        default=21_600,
+        gt=0,
+        description="Longest time for one operation, in seconds; while data is moved, from its last sign of life.",
     )
     stall_seconds: float = Field(
         default=1_800, gt=0, description="How long work on a system may be pending without progress, in seconds."
@@ -149,7 +150,6 @@ class ProcessSettings(BaseSettings):
             ),
             limits=Limits(
                 deadline=self.operation_seconds,
-                moving=self.backup_seconds,
                 stall=self.stall_seconds,
                 outage=self.outage_seconds,
                 call=self.call_seconds,

@@ -64,6 +64,9 @@ _NO_LIST = (
 )
 """Why everything is walked: there is no list of changes, and asking again would not give one."""
 
+_WRITING = "writing"
+"""Noted before the repository is written to."""
+
 BUSY_SECONDS = 60.0
 """How long a base that is still in use is waited for, before it is left."""
 
@@ -166,6 +169,9 @@ class BackupHandler(Handler):
         snapshot = await run.catalog.inventory.snapshot(made.result["snapshot_id"])
         if snapshot.gone_at is None:
             await _delete(run, snapshot, "undo: delete", run.limits.undo)
+        if (await run.catalog.operations.get(run.operation.id)).cursor == _WRITING:
+            repository = await run.catalog.repositories.get(run.request["repository_id"])
+            await asyncio.to_thread(_forget, await access(run.catalog, repository, run.host), run.operation.id)
 
     # -- making ------------------------------------------------------------------------------------------------------
     async def _make(self, run: Run) -> BackupRecord:
@@ -219,14 +225,23 @@ class BackupHandler(Handler):
             snapshot=snapshot.id,
             host=asset.system_name,
             time=snapshot.snapshot.created_at or run.clock.now(),
-            tags=("snapkeep", f"operation={run.operation.id}"),
+            tags=("snapkeep", _tag(run.operation.id)),
             device_id=uuid.UUID(asset.id).int >> 97,  # 31 bits, the same in every backup of this asset
         )
         pace = Pace(_expected(plan))
         changes = changes_for_thread(run.catalog, plan.changes) if plan.changes is not None else tuple
         job = Job(
-            way, request, plan, pace, changes, readers=run.host.readers, seed=uuid.UUID(run.operation.id).time_low
+            way,
+            request,
+            plan,
+            pace,
+            changes,
+            operation_id=run.operation.id,
+            again=run.operation.cursor == _WRITING,
+            readers=run.host.readers,
+            seed=uuid.UUID(run.operation.id).time_low,
         )
+        await run.catalog.operations.update(run.operation.id, cursor=_WRITING)
         await run.report("opening the repository")
         return await run.in_thread(job.run, pace.tell)
 
@@ -265,6 +280,9 @@ class Job:
     plan: Plan
     pace: Pace
     changes: Callable[[], Iterable[Change]]
+    operation_id: str
+    again: bool
+    """An earlier run of the operation may have written the recovery point."""
     readers: int
     seed: int
 
@@ -287,9 +305,9 @@ class Job:
     def _backup(
         self, repository: Repository, table: LinkTable, stop: Callable[[], None]
     ) -> tuple[BackupResult, str | None]:
-        known = _written_before(repository, self.request)
+        known = _written_before(repository, self.operation_id) if self.again else None
         if known is not None:
-            return known, self.plan.reason
+            return _result(known), self.plan.reason
         plan, reason = self.plan, self.plan.reason
         self.pace.since = time.monotonic()
         if plan.parent is not None and plan.changes is not None:
@@ -318,13 +336,21 @@ class Job:
         ), reason
 
 
-def _written_before(repository: Repository, request: BackupRequest) -> BackupResult | None:
+def _tag(operation_id: str) -> str:
+    return f"operation={operation_id}"
+
+
+def _written_before(repository: Repository, operation_id: str) -> SnapshotFile | None:
     """Return the recovery point that an earlier run of this operation wrote, and died before it was recorded."""
-    wanted = set(request.tags)
-    for snapshot in reversed(repository.snapshots()):
-        if wanted <= set(snapshot.tags):
-            return _result(snapshot)
-    return None
+    wanted = _tag(operation_id)
+    return next((item for item in reversed(repository.snapshots()) if wanted in item.tags), None)
+
+
+def _forget(way: Access, operation_id: str) -> None:
+    """Remove a recovery point that was written, and is not to be."""
+    with way.open() as repository, repository.locked():
+        if (found := _written_before(repository, operation_id)) is not None:
+            repository.forget(found.id)
 
 
 def _result(snapshot: SnapshotFile) -> BackupResult:
