@@ -209,7 +209,7 @@ def test_output_that_cannot_be_written_and_names_that_are_no_text(installation: 
 
 
 def test_leaving_a_wait_says_how_to_go_on(installation: Installation) -> None:
-    installation.simulator.control("PATCH", "/settings", {"task_seconds": 4})
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 8})
     command = [sys.executable, "-m", "snapkeep", "snapshot", "create", "files1/projects"]
     environment = os.environ | {"SNAPKEEP_DATA_DIR": str(installation.server.data_dir)}
     waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)

@@ -94,7 +94,7 @@ def test_no_secret_gets_out(installation: Installation) -> None:
     said.append(call(installation, "POST", "/v1/systems", token(installation), json=body).text)
     ran = installation.cli("discover", "files1")
     said += [ran.out, ran.err, installation.server.log.read_text()]
-    for path in installation.server.data_dir.iterdir():
+    for path in filter(Path.is_file, installation.server.data_dir.rglob("*")):
         said.append(path.read_bytes().decode("latin-1"))
     for text in said:
         assert canary not in text
