@@ -210,7 +210,8 @@ def test_output_that_cannot_be_written_and_names_that_are_no_text(installation: 
 
 def test_leaving_a_wait_says_how_to_go_on(installation: Installation) -> None:
     installation.simulator.control("PATCH", "/settings", {"task_seconds": 8})
-    command = [sys.executable, "-m", "snapkeep", "snapshot", "create", "files1/projects"]
+    plain = ["env", "--default-signal=INT"]  # it is ignored where the tests run in the background
+    command = [*plain, sys.executable, "-m", "snapkeep", "snapshot", "create", "files1/projects"]
     environment = os.environ | {"SNAPKEEP_DATA_DIR": str(installation.server.data_dir)}
     waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     until(lambda: installation.rest.request("GET", "/operations", params={"limit": 1})["data"][0]["kind"] == "create")
