@@ -205,7 +205,7 @@ class World:
             target=kind,
             request=request,
             requester="test",
-            exclusive=request["asset_id"] if HANDLERS[kind].exclusive else None,
+            exclusive=HANDLERS[kind].turn_key(request),
             now=self.clock.now(),
         )
         if operation.exclusive is not None:

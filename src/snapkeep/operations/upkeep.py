@@ -16,6 +16,7 @@ from snapkeep.operations.clock import Clock
 from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.engine import Engine
 from snapkeep.operations.membership import Membership
+from snapkeep.operations.renewal import Renewal
 from snapkeep.operations.service import Operations
 
 RENEW_SECONDS = 1.0
@@ -45,6 +46,7 @@ class Upkeep:
         self._catalog = catalog
         self._engine = engine
         self._operations = operations
+        self._renewal = Renewal(catalog, operations)
         self._dispatcher = dispatcher
         self._membership = membership
         self._clock = clock
@@ -57,7 +59,7 @@ class Upkeep:
             (self._membership.beat, self._membership.pause),
             (self._look_after_others, self._membership.pause),
             (self._membership.rescue, max(RESCUE_SECONDS, self._membership.pause)),
-            (self._operations.refresh_exports, RENEW_SECONDS),
+            (self._renewal.refresh_exports, RENEW_SECONDS),
             (self._dispatcher.sweep, SWEEP_SECONDS),
             (self._purge, PURGE_SECONDS),
         )

@@ -21,13 +21,12 @@ from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, m
 from snapkeep.operations.requester import Requester
 from snapkeep.server.context import Caller, Context, Parts
 from snapkeep.server.parameters import raw_parameter
-from snapkeep.server.schemas import (
+from snapkeep.server.schemas import OperationOut, Page
+from snapkeep.server.schemas_backups import (
     BackupIn,
     BackupOut,
     CheckIn,
     EntryOut,
-    OperationOut,
-    Page,
     RecoverIn,
     RepositoryIn,
     RepositoryOut,

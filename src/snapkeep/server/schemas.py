@@ -5,15 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from snapkeep.catalog.records import (
     AssetRecord,
-    BackupRecord,
     ChangeListRecord,
     ExportRecord,
     OperationRecord,
-    RepositoryRecord,
     SnapshotRecord,
     SystemRecord,
     WorkerRecord,
@@ -25,15 +23,19 @@ from snapkeep.plugin.plugin import Plugin
 T = TypeVar("T")
 
 
-class _In(BaseModel):
+class In(BaseModel):
+    """What is asked for; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
+    """What is answered."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class Page(_Out, Generic[T]):
+class Page(Out, Generic[T]):
     """Some entries; `next` is the cursor of the page behind it, null on the last one."""
 
     data: list[T]
@@ -44,7 +46,7 @@ class Page(_Out, Generic[T]):
 SystemName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 
 
-class SystemIn(_In):
+class SystemIn(In):
     """A system to be added."""
 
     name: SystemName = Field(description="Lower-case letters, digits, '-' and '.', at most 63 characters.")
@@ -53,20 +55,20 @@ class SystemIn(_In):
     queue: SystemName = Field(default="default", description="Queue of its operations: workers that serve it run them.")
 
 
-class SystemChange(_In):
+class SystemChange(In):
     """Settings to be changed; null takes a setting away. What is not named stays, secrets included."""
 
     settings: dict[str, Any] = Field(default={})
     queue: SystemName | None = Field(default=None, description="Another queue for its operations.")
 
 
-class ReconcileIn(_In):
+class ReconcileIn(In):
     """A comparison of the catalog with a system."""
 
     apply: bool = Field(default=False, description="Mend what is found; otherwise nothing is changed.")
 
 
-class SnapshotIn(_In):
+class SnapshotIn(In):
     """A snapshot to be taken."""
 
     name: str | None = Field(
@@ -74,81 +76,34 @@ class SnapshotIn(_In):
     )
 
 
-class RestoreIn(_In):
+class RestoreIn(In):
     """A restore in place."""
 
     confirmation: str = Field(description="Name of the asset whose newer data will be lost.")
 
 
-class CloneIn(_In):
+class CloneIn(In):
     """A clone."""
 
     name: str = Field(min_length=1, max_length=255, description="Name of the new asset.")
     confirmation: str = Field(description="Name of the asset that is cloned.")
 
 
-class HostIn(_In):
+class HostIn(In):
     """A backup host."""
 
     name: str = Field(min_length=1, max_length=253, description="How people call it.")
     address: str = Field(min_length=1, max_length=253, description="Its IPv4, IPv6 address or host name.")
 
 
-class ExportIn(_In):
+class ExportIn(In):
     """An export to a backup host."""
 
     host: HostIn
     mode: AccessMode = AccessMode.READ_ONLY
 
 
-class RepositoryIn(_In):
-    """A repository of backups."""
-
-    name: SystemName = Field(description="Lower-case letters, digits, '-' and '.', at most 63 characters.")
-    location: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="Where it is: /path, s3:https://host/bucket/prefix or sftp:user@host:/path.",
-    )
-    password: SecretStr = Field(min_length=1, description="Opens the repository; without it nothing can be restored.")
-    secrets: dict[str, SecretStr] = Field(
-        default={}, description="What the place asks for, such as access_key and secret_key of S3."
-    )
-    create: bool = Field(default=True, description="Make it; otherwise one is taken that is there, made by any restic.")
-    queue: SystemName = Field(
-        default="default", description="Workers that serve it can reach the repository, and are the backup hosts."
-    )
-
-
-class BackupIn(_In):
-    """A backup of an asset."""
-
-    repository: str = Field(description="Name of the repository.")
-    full: bool = Field(default=False, description="Walk everything, whatever the system says has changed.")
-    keep_base: bool = Field(default=False, description="Do not delete the snapshot that the backup before was made of.")
-
-
-class RecoverIn(_In):
-    """A restore of files from a recovery point."""
-
-    target: str = Field(
-        pattern=r"^/[^\x00]*$",
-        max_length=4095,
-        description="Absolute path of a directory on the host of the repository's queue.",
-    )
-    paths: list[str] = Field(
-        default=[], max_length=1000, description="What to restore, below the asset, percent-encoded; none: all of it."
-    )
-    overwrite: bool = Field(default=False, description="Into a directory that holds something: replace what is there.")
-
-
-class CheckIn(_In):
-    """A check of a repository."""
-
-    data: Literal["none", "sample", "all"] = Field(default="none", description="How much of the data is read.")
-
-
-class ChangeListIn(_In):
+class ChangeListIn(In):
     """A diff between two snapshots of one asset."""
 
     base_id: str | None = Field(default=None, description="Older snapshot; null: everything in the new one.")
@@ -161,7 +116,7 @@ class ChangeListIn(_In):
     )
 
 
-class Problem(_Out):
+class Problem(Out):
     """An error: `application/problem+json` (RFC 9457)."""
 
     type: str = Field(description="`urn:snapkeep:error:` and the code.")
@@ -177,7 +132,7 @@ class Problem(_Out):
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
-class PluginOut(_Out):
+class PluginOut(Out):
     """A plug-in: its declaration, and the JSON Schema of its settings."""
 
     name: str
@@ -202,7 +157,7 @@ class PluginOut(_Out):
         )
 
 
-class SystemOut(_Out):
+class SystemOut(Out):
     """A system, without its secrets."""
 
     id: str
@@ -227,7 +182,7 @@ class SystemOut(_Out):
         )
 
 
-class FindingOut(_Out):
+class FindingOut(Out):
     """One line of a check."""
 
     check: str
@@ -246,7 +201,7 @@ class FindingOut(_Out):
         )
 
 
-class AssetOut(_Out):
+class AssetOut(Out):
     """An asset; `reference` is its name for people: `system/asset`."""
 
     id: str
@@ -282,7 +237,7 @@ class AssetOut(_Out):
         )
 
 
-class SnapshotOut(_Out):
+class SnapshotOut(Out):
     """A snapshot; `reference` is its name for people: `system/asset@snapshot`. Sizes are bytes."""
 
     id: str
@@ -320,7 +275,7 @@ class SnapshotOut(_Out):
         )
 
 
-class LocationOut(_Out):
+class LocationOut(Out):
     """A way to reach an export."""
 
     protocol: str
@@ -329,7 +284,7 @@ class LocationOut(_Out):
     options: dict[str, str]
 
 
-class ExportOut(_Out):
+class ExportOut(Out):
     """An export of a snapshot to a backup host."""
 
     id: str
@@ -370,7 +325,7 @@ class ExportOut(_Out):
         )
 
 
-class OperationOut(_Out):
+class OperationOut(Out):
     """An operation. `progress` is 0 to 1, null when unknown; `items` counts what was handled so far.
 
     `items_per_second` is their rate since the begin; `attempt` counts the steps begun: two where all goes well.
@@ -431,7 +386,7 @@ def _rate(record: OperationRecord) -> float | None:
     return round(record.items / seconds, 1) if seconds > 0 else None
 
 
-class WorkerOut(_Out):
+class WorkerOut(Out):
     """A process that runs operations."""
 
     name: str
@@ -460,7 +415,7 @@ class WorkerOut(_Out):
         )
 
 
-class ChangeListOut(_Out):
+class ChangeListOut(Out):
     """The head of a change list."""
 
     id: str
@@ -489,79 +444,3 @@ class ChangeListOut(_Out):
             created_at=record.created_at,
             completed_at=record.completed_at,
         )
-
-
-class RepositoryOut(_Out):
-    """A repository of backups."""
-
-    name: str
-    location: str
-    restic_id: str = Field(description="The repository's own id.")
-    queue: str
-    created_at: datetime
-
-    @classmethod
-    def of(cls, record: RepositoryRecord) -> RepositoryOut:
-        """Map the record."""
-        return cls(
-            name=record.name,
-            location=record.location,
-            restic_id=record.restic_id,
-            queue=record.queue,
-            created_at=record.created_at,
-        )
-
-
-class BackupOut(_Out):
-    """A recovery point. `restic_id` and `tree_id` are those that restic shows."""
-
-    id: str
-    repository: str
-    asset: str
-    snapshot: str
-    snapshot_at: datetime | None
-    operation_id: str
-    restic_id: str
-    tree_id: str
-    parent_id: str | None
-    mode: str
-    reason: str | None
-    partial: bool
-    counts: dict[str, Any]
-    verification: dict[str, Any] | None
-    created_at: datetime
-
-    @classmethod
-    def of(cls, record: BackupRecord) -> BackupOut:
-        """Map the record."""
-        return cls(
-            id=record.id,
-            repository=record.repository_name,
-            asset=f"{record.system_name}/{record.asset_name}",
-            snapshot=record.snapshot_name,
-            snapshot_at=record.snapshot_at,
-            operation_id=record.operation_id,
-            restic_id=record.restic_id,
-            tree_id=record.tree_id,
-            parent_id=record.parent_id,
-            mode=record.mode,
-            reason=record.reason,
-            partial=record.partial,
-            counts=record.counts,
-            verification=record.verification,
-            created_at=record.created_at,
-        )
-
-
-class EntryOut(_Out):
-    """What a recovery point holds. Paths that are not UTF-8 come with their exact bytes in `path_base64`."""
-
-    path: str
-    path_base64: str | None = None
-    type: str
-    size: int | None = None
-    mode: int
-    uid: int
-    gid: int
-    modified_at: str
-    link_target: str | None = None

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,10 @@ class BackupHandler(Handler):
     finishing = "backing up"
     cancellable = True
     undone_on_failure = True
-    exclusive = False
+
+    def turn_key(self, request: Mapping[str, Any]) -> str | None:
+        """Let backups of one asset into one repository run one by one: each starts where the last one ended."""
+        return str(uuid.uuid5(uuid.UUID(request["asset_id"]), request["repository_id"]))
 
     async def start(self, run: Run) -> Ticket:
         """Nothing begins here: all is done by parts that can be found again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from snapkeep.model.errors import Unsupported
@@ -28,6 +29,10 @@ class Handler(ABC):
     """Whether it must not run beside another exclusive operation on the same asset."""
     patient: ClassVar[bool] = True
     """Whether a system that is out of reach at the beginning is waited for, as long as an outage may last."""
+
+    def turn_key(self, request: Mapping[str, Any]) -> str | None:
+        """Return what only one operation has at a time (at most 36 characters), None when many may run at once."""
+        return str(request["asset_id"]) if self.exclusive else None
 
     @abstractmethod
     async def start(self, run: Run) -> Ticket:

@@ -1,0 +1,72 @@
+"""Asking again for what an operation was asked for: from its recorded request back to the question."""
+
+from __future__ import annotations
+
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.records import (
+    OperationRecord,
+    SnapshotRecord,
+)
+from snapkeep.model.errors import InvalidInput
+from snapkeep.model.exports import AccessMode, BackupHost
+from snapkeep.model.snapshots import is_owned_name
+from snapkeep.operations.asking import Asking, owner_mark
+from snapkeep.operations.requester import Requester
+
+
+async def ask_again(operations: Asking, catalog: Catalog, operation: OperationRecord, by: Requester) -> OperationRecord:
+    """Ask for the same as a new operation. Raises what the question raises now, NotFound for what is gone."""
+    request, inventory = operation.request, catalog.inventory
+
+    async def snapshot(key: str = "snapshot_id") -> SnapshotRecord:
+        return await inventory.snapshot(request[key])
+
+    match operation.kind:
+        case "discover":
+            return await operations.discover(await catalog.systems.get(operation.system_id), by)
+        case "reconcile":
+            system = await catalog.systems.get(operation.system_id)
+            return await operations.reconcile(system, by, apply=request["apply"])
+        case "create":
+            asset = await inventory.asset(request["asset_id"])
+            ours = is_owned_name(owner_mark(await catalog.systems.get(operation.system_id)), request["name"])
+            return await operations.create(asset, None if ours else request["name"], by)
+        case "delete":
+            return await operations.delete(await snapshot(), by)
+        case "restore":
+            return await operations.restore(await snapshot(), request["confirmation"], by)
+        case "clone":
+            return await operations.clone(await snapshot(), request["name"], request["confirmation"], by)
+        case "export":
+            return await operations.export(
+                await snapshot(), BackupHost(**request["host"]), AccessMode(request["mode"]), by
+            )
+        case "deport":
+            return await operations.deport(await catalog.exports.get(request["export_id"]), by)
+        case "diff":
+            base = await snapshot("base_id") if request["base_id"] else None
+            return await operations.diff(await inventory.asset(request["asset_id"]), base, await snapshot("new_id"), by)
+        case "compare":
+            base = await snapshot("base_id") if request["base_id"] else None
+            asset = await inventory.asset(request["asset_id"])
+            how = {"source": request["source"], "verify": request["verify"]}
+            return await operations.compare(asset, base, await snapshot("new_id"), by, **how)
+    return await _move_again(operations, catalog, operation, by)
+
+
+async def _move_again(
+    operations: Asking, catalog: Catalog, operation: OperationRecord, by: Requester
+) -> OperationRecord:
+    request = operation.request
+    repository = await catalog.repositories.get(request["repository_id"])
+    match operation.kind:
+        case "backup":
+            asset = await catalog.inventory.asset(request["asset_id"])
+            return await operations.back_up(asset, repository, by, full=request["full"], keep_base=request["keep_base"])
+        case "recover":
+            backup = await catalog.backups.get(request["backup_id"])
+            how = {"overwrite": request["overwrite"]}  # what it may have refused to replace is somebody's
+            return await operations.recover(backup, request["target"], request["paths"], by, **how)
+        case "check":
+            return await operations.check_repository(repository, request["data"], by)
+    raise InvalidInput(f"A {operation.kind} cannot be retried; ask for it anew")
