@@ -14,6 +14,9 @@ from snapkeep.repository.backends import Backend
 from snapkeep.repository.backends.opening import open_backend
 from snapkeep.repository.repository import Repository
 
+Stop = Callable[[], None]
+"""Called often by long work; raises when it is to end."""
+
 PASSWORD = "password"  # noqa: S105 - the name of a secret, not one
 PLACE_PASSWORD = "place_password"  # noqa: S105
 
@@ -35,7 +38,12 @@ class Access:
     def open(self) -> Iterator[Repository]:
         """Open it, and see that it is the one that was added. Raises what `Repository.open` raises, Conflict."""
         secrets, password = _parted(self.secrets())
-        repository = Repository.open(open_backend(self.record.location, secrets), password, self.host.cache)
+        backend = open_backend(self.record.location, secrets)
+        try:
+            repository = Repository.open(backend, password, self.host.cache)
+        except BaseException:
+            backend.close()
+            raise
         try:
             if repository.id != self.record.restic_id:
                 raise Conflict(
@@ -45,6 +53,17 @@ class Access:
             yield repository
         finally:
             repository.close()
+
+    @contextmanager
+    def at_work(self, stop: Stop) -> Iterator[tuple[Repository, Stop]]:
+        """Open it under a lock; give it with a `stop` that also raises Unavailable when the lock was lost."""
+        with self.open() as repository, repository.locked() as lock:
+
+            def check() -> None:
+                stop()
+                lock.check()
+
+            yield repository, check
 
 
 def logical_path(system_name: str, asset_name: str) -> str:

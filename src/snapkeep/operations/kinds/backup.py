@@ -39,7 +39,7 @@ from snapkeep.model.errors import (
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
 from snapkeep.operations.bridge import changes_for_thread
-from snapkeep.operations.kinds.base import Handler
+from snapkeep.operations.kinds.base import Mover
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
 from snapkeep.operations.run import Run, Told
@@ -122,7 +122,7 @@ class Pace:
         return (f"{text}, {duration(left)} left" if left > 1 else text), done
 
 
-class BackupHandler(Handler):
+class BackupHandler(Mover):
     """Make a recovery point of an asset in a repository."""
 
     kind = "backup"
@@ -133,10 +133,6 @@ class BackupHandler(Handler):
     def turn_key(self, request: Mapping[str, Any]) -> str | None:
         """Let backups of one asset into one repository run one by one: each starts where the last one ended."""
         return str(uuid.uuid5(uuid.UUID(request["asset_id"]), request["repository_id"]))
-
-    async def start(self, run: Run) -> Ticket:
-        """Nothing begins here: all is done by parts that can be found again."""
-        return Ticket({})
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Do what is not done yet; return the recovery point."""
@@ -294,12 +290,7 @@ class Job:
         links = self.access.host.cache / self.access.record.restic_id / "links"
         links.mkdir(parents=True, exist_ok=True)
         name = f"{uuid.uuid5(uuid.NAMESPACE_URL, self.request.logical_path)}.sqlite"
-        with self.access.open() as repository, repository.locked() as lock, LinkTable(links / name) as table:
-
-            def check() -> None:
-                stop()
-                lock.check()
-
+        with self.access.at_work(stop) as (repository, check), LinkTable(links / name) as table:
             result, reason = self._backup(repository, table, check)
             self.pace.verifying = True
             found = compare(repository, result.snapshot_id, self.request, files=SAMPLE, seed=self.seed, stop=check)

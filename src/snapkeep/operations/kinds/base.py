@@ -49,6 +49,14 @@ class Handler(ABC):
         """
 
 
+class Mover(Handler):
+    """A kind that moves data. Its work is done by this host in `finish`, and by parts that can be found again."""
+
+    async def start(self, run: Run) -> Ticket:
+        """Nothing begins here."""
+        return Ticket({})
+
+
 def played(role: RoleT | None, what: str) -> RoleT:
     """Return the role, or raise Unsupported: the plug-in does not play it."""
     if role is None:

@@ -27,7 +27,7 @@ from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.model.exports import AccessMode, Export
 from snapkeep.model.work import Ticket
 from snapkeep.operations.bridge import changes_for_thread, in_loop
-from snapkeep.operations.kinds.base import Handler
+from snapkeep.operations.kinds.base import Mover
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.run import Run, Told
 
@@ -51,17 +51,13 @@ class _Pace:
         return f"{self.verb}: {self.seen.objects:,} objects in {self.seen.directories:,} directories", None
 
 
-class CompareHandler(Handler):
+class CompareHandler(Mover):
     """Make a change list by a walk, which has the id of its operation, or verify the system's own."""
 
     kind = "compare"
     finishing = "comparing"
     cancellable = True
     undone_on_failure = True
-
-    async def start(self, run: Run) -> Ticket:
-        """Nothing begins here: exports are parts that can be found again, and a walk begins anew."""
-        return Ticket({})
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Read both; return the list and what was found about it."""

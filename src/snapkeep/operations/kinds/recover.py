@@ -18,8 +18,8 @@ from snapkeep.catalog.records import BackupRecord
 from snapkeep.model.errors import Incomplete
 from snapkeep.model.work import Ticket
 from snapkeep.operations.host import Host
-from snapkeep.operations.kinds.base import Handler
-from snapkeep.operations.repositories import access, share_path
+from snapkeep.operations.kinds.base import Mover
+from snapkeep.operations.repositories import Stop, access, share_path
 from snapkeep.operations.run import Run, Told
 from snapkeep.operations.text import size
 
@@ -66,16 +66,12 @@ def _begun(host: Host, operation_id: str, target: Path) -> bool:
     return False
 
 
-class RecoverHandler(Handler):
+class RecoverHandler(Mover):
     """Restore files from a recovery point to a directory on this host. What was written stays after a cancel."""
 
     kind = "recover"
     finishing = "restoring"
     cancellable = True
-
-    async def start(self, run: Run) -> Ticket:
-        """Nothing begins here."""
-        return Ticket({})
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Restore. Raises Incomplete when something could not be; the rest is there."""
@@ -84,14 +80,9 @@ class RecoverHandler(Handler):
         target, pace = Path(run.request["target"]), _Pace("restoring")
         paths = [unquote_to_bytes(path) for path in run.request["paths"]] or [b""]
 
-        def work(stop: Any) -> list[RestoreResult]:
-            with way.open() as repository, repository.locked() as lock:
+        def work(stop: Stop) -> list[RestoreResult]:
+            with way.at_work(stop) as (repository, check):
                 point = RecoveryPoint(repository, repository.snapshot(backup.restic_id))
-
-                def check() -> None:
-                    stop()
-                    lock.check()
-
                 overwrite = run.request["overwrite"] or _begun(run.host, run.operation.id, target)
                 return [
                     restore(
@@ -136,29 +127,20 @@ class RecoverHandler(Handler):
         """Leave what was restored: nobody can tell any more what was there before."""
 
 
-class CheckHandler(Handler):
+class CheckHandler(Mover):
     """Check a repository: what it refers to is there, and is what was written."""
 
     kind = "check"
     finishing = "checking"
     cancellable = True
 
-    async def start(self, run: Run) -> Ticket:
-        """Nothing begins here."""
-        return Ticket({})
-
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Check; what was found is the result, also when it is bad: the check itself has succeeded."""
         record = await run.catalog.repositories.get(run.request["repository_id"])
         way, pace = await access(run.catalog, record, run.host), _Pace("checking")
 
-        def work(stop: Any) -> dict[str, Any]:
-            with way.open() as repository, repository.locked() as lock:
-
-                def check() -> None:
-                    stop()
-                    lock.check()
-
+        def work(stop: Stop) -> dict[str, Any]:
+            with way.at_work(stop) as (repository, check):
                 found = check_repository(
                     repository, data=run.request["data"], seed=time.time_ns(), progress=pace.take, stop=check
                 )
