@@ -13,6 +13,7 @@ import pytest
 from tests.backup.support import request
 
 from snapkeep.backup.links import LinkTable
+from snapkeep.backup.reading import Reader
 from snapkeep.backup.request import BackupResult
 from snapkeep.backup.writer import full_backup, incremental_backup
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
@@ -79,10 +80,50 @@ def test_only_what_is_listed_is_read(backups: Backups) -> None:
     assert (done.files_changed, done.bytes_read, done.directories_changed) == (1, 3, 2)
 
 
-def test_what_is_listed_but_did_not_change_is_not_read(backups: Backups) -> None:
+@pytest.mark.parametrize("operation", [MODIFY, METADATA, ADD, UNKNOWN])
+def test_a_write_within_one_tick_of_the_clock(backups: Backups, operation: ChangeOperation) -> None:
+    """All that `stat` tells is as it was in the parent: the list alone knows that the file was written."""
+    done = same_tick(backups, b"one/file-1", Change(operation, FILE, b"one/file-1"))
+    assert (done.files_changed, done.bytes_read) == (1, 5)
+
+
+@pytest.mark.parametrize("new", [(), (b"two/linked",), (b"two/linked", b"one/file-0")])
+def test_a_write_within_one_tick_through_one_of_several_names(backups: Backups, new: tuple[bytes, ...]) -> None:
+    """`new`: names that the table does not know."""
+    done = same_tick(backups, b"two/linked", Change(MODIFY, LINK, b"two/linked"), forget=new)
+    assert done.files_changed == 2
+
+
+def same_tick(backups: Backups, path: bytes, change: Change, forget: Iterable[bytes] = ()) -> BackupResult:
+    """Back up what was written so soon after the parent's snapshot that the file has the times of then.
+
+    The parent is made so that it knows the present times with other content.
+    """
+    real = Reader._content
+    written = (backups.share / os.fsdecode(path)).stat().st_ino
+
+    def before(self: Reader, file: int, expected: int) -> tuple[list[bytes], int]:
+        if os.fstat(file).st_ino == written:
+            return [self._store(b"x" * expected)], expected
+        return real(self, file, expected)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reader, "_content", before)
+        backups.full()
+    for name in forget:
+        backups.links.remove(name)
+    return backups.update(change)
+
+
+def test_what_is_listed_but_did_not_change_adds_nothing(backups: Backups) -> None:
+    first = backups.last
+    done = backups.update(Change(MODIFY, FILE, b"one/file-1"), Change(ADD, FILE, b"one/file-2"))
+    assert first and done.tree_id == first.tree_id
+    assert (done.bytes_read, done.bytes_added, done.partial) == (10, 0, False)
+
+
+def test_what_is_walked_but_did_not_change_is_not_read(backups: Backups) -> None:
     done = backups.update(
-        Change(MODIFY, FILE, b"one/file-1"),
-        Change(ADD, FILE, b"one/file-2"),
         Change(ADD, DIRECTORY, b"two"),
         Change(UNKNOWN, ObjectType.OTHER, b"three"),
         Change(DELETE, FILE, b"never/was"),

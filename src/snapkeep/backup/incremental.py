@@ -1,7 +1,8 @@
 """An incremental backup: only what a list of changes names is looked at; everything else is linked from the parent.
 
 The list says where to look, never what to write: each path that it names is looked at in the new snapshot, so an entry
-too many does no harm. In four steps:
+too many does no harm. A file that it says was written is read, even if its times are those of the parent: a write just
+after the parent's snapshot may lie within the same tick of the clock. In four steps:
 
 1. **Learn**: every change becomes paths to look at, with all directories above them.
 2. **Look**: one depth after the other, since a directory must be known before what it holds. What is found out there
@@ -167,7 +168,8 @@ class Update:
         self._deleted: dict[int, bytes] = {}  # directories: inode, path in the base
         self._counts = Counts()
         self._unreadable: list[bytes] = []
-        self._expanded: set[int] = set()
+        self._expanded: set[tuple[int, int]] = set()  # inode, flags
+        self._doubted: set[int] = set()  # inodes with several names, of which one is in doubt
         self._searched: set[int] = set()
         self._number = 0
 
@@ -187,8 +189,8 @@ class Update:
             self._work.add(self._renames.now(path))
             self._expand(self._table.inodes(path, below=path not in self._renames.new_by_old))
         if self._table.has_names():
-            for path in self._work.paths():
-                self._expand(self._table.inodes(self._renames.before(path)))
+            for path, flags in self._work.paths():
+                self._expand(self._table.inodes(self._renames.before(path)), flags & DOUBT)
         for path in self._table.take_unreadable():
             self._work.add(self._renames.now(path), WALK | DOUBT)
         self._work.set_place(b"", Place(self._base, False))
@@ -250,13 +252,13 @@ class Update:
                 self._work.add_gone(old)
         self._work.add(path, _FLAGS[operation], old)
 
-    def _expand(self, inodes: Iterable[int]) -> None:
+    def _expand(self, inodes: Iterable[int], flags: int = 0) -> None:
         """Look at all known names of these inodes."""
         for inode in inodes:
-            if inode not in self._expanded:
-                self._expanded.add(inode)
+            if (inode, flags) not in self._expanded:
+                self._expanded.add((inode, flags))
                 for name in self._table.names(inode):
-                    self._work.add(self._renames.now(name))
+                    self._work.add(self._renames.now(name), flags)
 
     # Look
 
@@ -289,17 +291,19 @@ class Update:
                     self._work.done(parent, [(entry.name, None, False) for entry in entries])
                     continue
                 base = self._bases.tree(place.base) if place.base else None
-                for start in range(0, len(entries), _LOT):
-                    yield self._task(parent, entries[start : start + _LOT], base)
+                for doubt in (0, DOUBT):
+                    alike = [entry for entry in entries if entry.flags & DOUBT == doubt]
+                    for start in range(0, len(alike), _LOT):
+                        yield self._task(parent, alike[start : start + _LOT], base, reread=bool(doubt))
 
-    def _task(self, parent: bytes, entries: list[Entry], base: Tree | None) -> Task:
+    def _task(self, parent: bytes, entries: list[Entry], base: Tree | None, *, reread: bool) -> Task:
         self._number += 1
         names = [entry.name for entry in entries]
         moved = {}
         for entry in entries:
-            if entry.old and not entry.flags & DOUBT and (found := self._bases.node(entry.old)):
+            if entry.old and not reread and (found := self._bases.node(entry.old)):
                 moved[entry.name] = found[1]
-        return Task(self._number, parent, names, base=base, moved=moved)
+        return Task(self._number, parent, names, reread=reread, base=base, moved=moved)
 
     def _take_in(self, task: Task, done: Done) -> list[Task]:
         """Note what was found; return what must be done besides."""
@@ -319,6 +323,8 @@ class Update:
         self._counts.add(done.counts)
         if done.links:
             self._work.add_linked((join(parent, name), inode, links) for name, inode, links in done.links)
+            if task.reread:
+                self._doubted.update(inode for _, inode, _ in done.links)
         found: dict[bytes, tuple[bytes | None, bool]] = dict.fromkeys(task.names or (), (None, False))
         found.update((name, (text, False)) for name, text in done.nodes)
         found.update((met.name, (met.text.encode(), True)) for met in done.directories)
@@ -371,6 +377,7 @@ class Update:
         """See that all names of what has several are looked at; True when there are more to look at."""
         found = self._work.linked_inodes()
         self._expand(inode for inode, _, _ in found)
+        self._expand(self._doubted, DOUBT)
         if self._work.to_do(1):
             return True
         missing = {inode for inode, links, met in found if self._missing(inode, links - met)} - self._searched
@@ -380,7 +387,7 @@ class Update:
             raise BaseMissing("Not all names of a file can be found, since inodes differ between the snapshots")
         self._searched |= missing
         for path in find_names(self._repository, self._base, missing):
-            self._work.add(self._renames.now(path))
+            self._work.add(self._renames.now(path), DOUBT)
         return bool(self._work.to_do(1))
 
     def _missing(self, inode: int, count: int) -> bool:

@@ -16,7 +16,7 @@ from snapkeep.model.errors import Incomplete
 WALK = 1
 """A directory of this path must be walked whole: it is new, or nobody knows what happened to it."""
 DOUBT = 2
-"""A file of this path may have new content, whatever its times say."""
+"""A file of this path may have new content, whatever its times say: it is read."""
 
 _SCHEMA = """
 CREATE TABLE entries (
@@ -114,18 +114,20 @@ class WorkList:
         row = found.fetchone()
         return int(row[0]) if row else 0
 
-    def paths(self) -> Iterator[bytes]:
-        """Yield all paths; more may be added meanwhile."""
+    def paths(self) -> Iterator[tuple[bytes, int]]:
+        """Yield all paths and what is known of them; more may be added meanwhile."""
         last = (b"", b"")
         while (
             rows := self._written()
             .execute(
-                "SELECT parent, name FROM entries WHERE (parent, name) > (?, ?) ORDER BY parent, name LIMIT 1000", last
+                "SELECT parent, name, flags FROM entries WHERE (parent, name) > (?, ?) "
+                "ORDER BY parent, name LIMIT 1000",
+                last,
             )
             .fetchall()
         ):
-            yield from (parent + b"/" + name if parent else name for parent, name in rows)
-            last = rows[-1]
+            yield from ((parent + b"/" + name if parent else name, flags) for parent, name, flags in rows)
+            last = rows[-1][:2]
 
     def to_do(self, most: int) -> list[Entry]:
         """Return the next paths to look at, all of one depth, together what is in one directory."""
