@@ -99,6 +99,9 @@ class Backups:
     def left(self) -> list[str]:
         """The snapshots that are left; nothing else may be: no access, export, mount, lock or operation."""
         nothing_else_left(self.installation, [self.location] if isinstance(self.location, Path) else [])
+        if isinstance(self.location, Path) and self.location.exists():
+            held = {file.name for file in (self.location / "snapshots").iterdir()}
+            assert held <= {backup["restic_id"] for backup in self.known()}, "a recovery point that nobody knows"
         return [item["name"] for item in self.installation.vendor_snapshots()]
 
 
