@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,25 @@ def test_who_cannot_refresh_for_too_long_must_stop(backend: LocalBackend) -> Non
         time.sleep(0.5)
         with pytest.raises(Unavailable):  # once lost, it stays lost: others may have begun to work
             held.check()
+
+
+def test_who_lost_the_lock_to_somebody_must_stop(backend: LocalBackend) -> None:
+    """As after `restic unlock --remove-all`: a prune may run meanwhile."""
+    with lock(backend, refresh=0.3) as held:
+        held.sure()
+        for name in names(backend):
+            backend.remove(FileKind.LOCK, name)
+        theirs = write(backend)
+        end = time.monotonic() + 10
+        with suppress(Unavailable):
+            while time.monotonic() < end:
+                held.check()
+                time.sleep(0.01)
+        for ask in (held.check, held.sure):
+            with pytest.raises(Unavailable, match="Somebody removed the lock"):
+                ask()
+        assert names(backend) == [theirs]  # and no other lock is written
+    assert names(backend) == [theirs]
 
 
 def test_what_a_lock_says(backend: LocalBackend) -> None:

@@ -82,15 +82,18 @@ class RepositoryLock:
             return  # it becomes stale: no reason to fail what was done under it
 
     def sure(self) -> None:
-        """Wait until it is sure that nobody came at the same time. Raises Busy. Whoever writes calls this before."""
+        """Wait until it is sure that nobody came at the same time. Whoever writes calls this before.
+
+        Raises Busy when somebody did, Unavailable when the lock was found to be removed.
+        """
         self._looked.wait()
         if self._refused is not None:
             raise self._refused
 
     def check(self) -> None:
-        """Raises Unavailable when the lock could not be refreshed for so long that it counts for nothing any more.
+        """Raises Unavailable when the lock counts for nothing any more: not refreshed for too long, or removed.
 
-        Raises Busy when somebody came at the same time.
+        That it was removed is noticed at the next refresh. Raises Busy when somebody came at the same time.
         """
         if self._refused is not None:
             raise self._refused
@@ -130,6 +133,13 @@ class RepositoryLock:
                 return  # lost: others may have begun to work
             old = self._name
             try:
+                if old not in (name for name, _ in self._backend.list(FileKind.LOCK)):
+                    self._refused = Unavailable(
+                        f"Somebody removed the lock on the repository {self._backend.location}: what is read or was "
+                        "written under it may be gone",
+                        next_step="Wait until the work that it was removed for has ended, then start again.",
+                    )
+                    return
                 self._write()
                 self._backend.remove(FileKind.LOCK, old)
                 wait = self._refresh_after
