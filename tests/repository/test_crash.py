@@ -23,14 +23,15 @@ _KILLS = int(os.environ.get("SNAPKEEP_KILLS", "6"))
 _WRITER = """
 import sys
 from pathlib import Path
-from snapkeep.repository import repository as module
+from snapkeep.repository import writing
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.crypto import Key
+from snapkeep.repository.repository import Repository
 from tests.repository.support import fill, save
-module.PACK_SIZE, module.INDEX_BLOBS = 30_000, 150
+writing.PACK_SIZE, writing.INDEX_BLOBS = 30_000, 150
 path, cache, seed = sys.argv[1:]
 key = Key.from_json(sys.stdin.buffer.read())
-repository = module.Repository.open(LocalBackend(Path(path)), "", Path(cache), key=key)
+repository = Repository.open(LocalBackend(Path(path)), "", Path(cache), key=key)
 print("ready", flush=True)
 with repository.locked():
     for turn in range(1000):

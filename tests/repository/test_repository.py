@@ -28,7 +28,7 @@ from snapkeep.model.errors import (
     SnapkeepError,
     Unavailable,
 )
-from snapkeep.repository import repository as repository_module
+from snapkeep.repository import writing
 from snapkeep.repository.backends import FileKind
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.blobs import BlobType, seal_blob
@@ -43,8 +43,8 @@ DATA, TREE = BlobType.DATA, BlobType.TREE
 @pytest.fixture
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many packs and index files of few blobs."""
-    monkeypatch.setattr(repository_module, "PACK_SIZE", 20_000)
-    monkeypatch.setattr(repository_module, "INDEX_BLOBS", 100)
+    monkeypatch.setattr(writing, "PACK_SIZE", 20_000)
+    monkeypatch.setattr(writing, "INDEX_BLOBS", 100)
 
 
 def files(path: Path, kind: FileKind) -> list[Path]:
@@ -91,7 +91,7 @@ def test_packs_and_index_files_are_written_on_the_way(repository: Repository, pa
     for name, plain in random.sample(sorted(blobs.items()), 300):  # in packs that grow, are uploaded, are indexed
         assert repository.load(DATA, name) == plain
     save(repository, blobs)
-    assert sum(len(pending) for pending in repository._pending) == 0
+    assert sum(len(pending) for pending in repository._writer._pending) == 0
     assert repository.statistics.packs == len(files(path, FileKind.DATA)) > 50
     written = sum(file.stat().st_size for kind in (FileKind.DATA, FileKind.INDEX) for file in files(path, kind))
     assert repository.statistics.bytes_written == written
@@ -443,7 +443,7 @@ def test_other_errors_of_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_uploads_are_bounded(repository: Repository, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who adds quicker than packs can be stored waits: memory does not grow."""
-    monkeypatch.setattr(repository_module, "PACK_SIZE", 10_000)
+    monkeypatch.setattr(writing, "PACK_SIZE", 10_000)
     go = threading.Event()
 
     class Slow(LocalBackend):

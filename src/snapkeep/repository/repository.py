@@ -1,4 +1,4 @@
-"""A repository: blobs go in, become packs and an index, and come out again."""
+"""A repository: blobs go in and come out again; recovery points; what lies there, for those who check it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import hashlib
 import shutil
 import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -21,46 +19,20 @@ from snapkeep.repository.backends import NAME, Backend, FileKind
 from snapkeep.repository.blobs import BlobId, BlobType, SealedBlob, open_blob, seal_blob
 from snapkeep.repository.config import Config
 from snapkeep.repository.crypto import Key, make_key_file, open_key_file
-from snapkeep.repository.index import INDEX_BLOBS, Index, index_document
+from snapkeep.repository.index import Index
 from snapkeep.repository.locks import RepositoryLock
-from snapkeep.repository.packs import MAX_BLOBS, PACK_SIZE, Entry, finish_pack, read_header, verify_pack
+from snapkeep.repository.packs import Entry, read_header, verify_pack
 from snapkeep.repository.segments import Location
 from snapkeep.repository.snapshots import SnapshotFile
 from snapkeep.repository.unpacked import load_unpacked, save_unpacked
+from snapkeep.repository.writing import PackWriter
 
-INDEX_SECONDS = 300.0
-"""A long run writes an index file at least so often."""
-
-_UPLOADS = 2
 _READS = 4
 _READ_AT_ONCE = 10_000  # blobs that `load_many` sorts by pack
 _READ_SIZE = 8 << 20
 _READ_GAP = 128 << 10  # it is quicker to read so much in vain than to ask once more
 _MOST_KEYS = 20
 _TAIL = 64 << 10
-
-
-@dataclass
-class Statistics:
-    """What was added since the repository was opened."""
-
-    blobs_new: int = 0
-    blobs_known: int = 0
-    bytes_added: int = 0
-    """Of the new blobs, as they are stored."""
-    packs: int = 0
-    bytes_written: int = 0
-    """Of all packs and index files."""
-
-
-class _Pack:
-    """A pack that grows, or is being uploaded."""
-
-    def __init__(self, type: BlobType) -> None:
-        self.type = type
-        self.name = b""
-        self.data: bytearray | bytes = bytearray()
-        self.entries: list[Entry] = []
 
 
 class Repository:
@@ -75,24 +47,14 @@ class Repository:
         self.id = config.id
         self.polynomial = config.polynomial
         self.key = key
-        self.statistics = Statistics()
         self.backend = backend
         self._temporary = Path(tempfile.mkdtemp(prefix="snapkeep-index-")) if cache is None else None
         self.cache = cache or self._temporary or Path()
         self._index = Index(self.cache / config.id / "index", self._load_index)
         self._locks: list[RepositoryLock] = []
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._pending: tuple[dict[BlobId, tuple[_Pack, Entry]], ...] = ({}, {})
-        self._growing = [_Pack(kind) for kind in BlobType]
-        self._uploading = 0
-        self._packed: list[_Pack] = []
-        self._packed_blobs = 0
-        self._indexed_at = time.monotonic()
-        self._failure: BaseException | None = None
         self._index_lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(_UPLOADS + 1)
-        self._uploads = ThreadPoolExecutor(_UPLOADS, "repository-upload")
+        self._writer = PackWriter(backend, key, self._index, self._index_lock, self._sure)
+        self.statistics = self._writer.statistics
         self._reads = ThreadPoolExecutor(_READS, "repository-read")
 
     @classmethod
@@ -148,32 +110,11 @@ class Repository:
 
     def has(self, type: BlobType, id: BlobId) -> bool:
         """Return whether a blob is stored, or will be by the next `flush`."""
-        return id in self._pending[type] or self._index.has(type, id)
+        return self._writer.has(type, id)
 
     def add(self, blob: SealedBlob) -> bool:
         """Store a blob; False: it was there. May wait for uploads."""
-        kind, name, sealed, plain_length = blob
-        length = len(sealed)
-        full = None
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            pending = self._pending[kind]
-            if name in pending or self._index.has(kind, name):
-                self.statistics.blobs_known += 1
-                return False
-            pack = self._growing[kind]
-            entry = Entry(kind, name, len(pack.data), length, plain_length)
-            pack.data += sealed
-            pack.entries.append(entry)
-            pending[name] = (pack, entry)
-            self.statistics.blobs_new += 1
-            self.statistics.bytes_added += length
-            if len(pack.data) >= PACK_SIZE or len(pack.entries) >= MAX_BLOBS:
-                full = self._take(pack)
-        if full:
-            self._submit(full)
-        return True
+        return self._writer.add(blob)
 
     def add_plain(self, type: BlobType, plain: bytes) -> BlobId:
         """Seal and store a blob; return its id."""
@@ -184,16 +125,7 @@ class Repository:
 
     def flush(self) -> None:
         """Store packs, then the index: afterwards everything that was added is durable and found by anybody."""
-        with self._lock:
-            taken = [self._take(pack) for pack in tuple(self._growing) if pack.entries]
-        for pack in taken:
-            self._submit(pack)
-        with self._idle:
-            self._idle.wait_for(lambda: not self._uploading)
-        with self._index_lock, self._failing():
-            self._write_index()
-        if self._failure is not None:
-            raise self._failure
+        self._writer.flush()
 
     def save_snapshot(self, snapshot: SnapshotFile) -> str:
         """Store a recovery point; return its id. What was added before is flushed first."""
@@ -206,15 +138,9 @@ class Repository:
 
     def load(self, type: BlobType, id: BlobId) -> bytes:
         """Return a blob, also one that is not flushed yet. Raises Damaged when it is damaged or missing."""
-        with self._lock:
-            found = self._pending[type].get(id)
-            if found and not found[0].name:
-                pack, entry = found
-                sealed = bytes(pack.data[entry.offset : entry.offset + entry.length])
-            else:
-                entry, sealed = None, b""
-        if entry:
-            return open_blob(self.key, id, sealed, entry.uncompressed_length)
+        waiting = self._writer.waiting(type, id)
+        if waiting:
+            return open_blob(self.key, id, waiting.sealed, waiting.uncompressed_length)
         try:
             return self._load_stored(type, id)
         except (Damaged, NotFound):
@@ -342,98 +268,16 @@ class Repository:
         self.backend.close()
 
     def _let_go(self) -> None:
-        self._uploads.shutdown(cancel_futures=True)
+        self._writer.close()
         self._reads.shutdown(cancel_futures=True)
         self._index.close()
         if self._temporary:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    # Writing
-
-    def _take(self, pack: _Pack) -> _Pack:
-        """Take a pack out of growth, under the lock."""
-        self._growing[pack.type] = _Pack(pack.type)
-        self._uploading += 1
-        return pack
-
-    def _submit(self, pack: _Pack) -> None:
-        self._slots.acquire()
-        try:
-            self._uploads.submit(self._upload, pack)
-        except BaseException as error:
-            self._uploaded(error)
-            raise
-
-    def _upload(self, pack: _Pack) -> None:
-        failure: BaseException | None = None
-        try:
-            if self._failure is None:
-                self._store(pack)
-        except BaseException as error:  # noqa: BLE001  (it is raised where it is waited for)
-            failure = error
-        finally:
-            self._uploaded(failure)
-
-    def _uploaded(self, failure: BaseException | None) -> None:
-        self._slots.release()
-        with self._idle:
-            self._failure = self._failure or failure
-            self._uploading -= 1
-            self._idle.notify_all()
-
-    def _store(self, pack: _Pack) -> None:
-        data = finish_pack(self.key, pack.data, pack.entries)
-        with self._lock:
-            pack.data = data
-        digest = hashlib.sha256(data)
-        self._sure()
-        self.backend.save(FileKind.DATA, digest.hexdigest(), data)
-        with self._lock:
-            pack.name = digest.digest()
-            pack.data = b""
-            self._packed.append(pack)
-            self._packed_blobs += len(pack.entries)
-            self.statistics.packs += 1
-            self.statistics.bytes_written += len(data)
-        if self._index_is_due():
-            with self._index_lock:
-                if self._index_is_due():  # nobody else did it meanwhile
-                    self._write_index()
-
-    def _index_is_due(self) -> bool:
-        """What no index file names is lost by a crash: a long run writes one now and then."""
-        with self._lock:
-            return self._packed_blobs >= INDEX_BLOBS or time.monotonic() - self._indexed_at > INDEX_SECONDS
-
-    def _write_index(self) -> None:
-        """Write an index file for the packs that are stored; a long run does so now and then, to forget them itself."""
-        with self._lock:
-            packs, self._packed, self._packed_blobs = self._packed, [], 0
-            self._indexed_at = time.monotonic()
-        if not packs:
-            return
-        packed = [(pack.name, pack.entries) for pack in packs]
-        name, size = save_unpacked(self.backend, self.key, FileKind.INDEX, index_document(packed))
-        self._index.add(name, packed)
-        with self._lock:
-            self.statistics.bytes_written += size
-            for pack in packs:
-                pending = self._pending[pack.type]
-                for entry in pack.entries:
-                    pending.pop(entry.id, None)
-
     def _sure(self) -> None:
-        """Write under locks that hold. Raises Busy."""
+        """Write under locks that hold. Raises Busy, Unavailable."""
         for lock in tuple(self._locks):
             lock.sure()
-
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self._failure = self._failure or error
-            raise
 
     # Reading
 
@@ -444,11 +288,9 @@ class Repository:
         return SnapshotFile.from_json(load_unpacked(self.backend, self.key, FileKind.SNAPSHOT, name), name)
 
     def _places(self, kind: BlobType, name: BlobId) -> list[Location]:
-        with self._lock:
-            found = self._pending[kind].get(name)
-            if found and found[0].name:
-                pack, entry = found
-                return [Location(pack.name, entry.offset, entry.length, entry.uncompressed_length)]
+        stored = self._writer.stored(kind, name)
+        if stored:
+            return [stored]
         return list(self._index.locations(kind, name))
 
     def _load_stored(self, kind: BlobType, name: BlobId) -> bytes:
