@@ -451,7 +451,7 @@ def _numbers(text: str) -> list[int]:
 def _see(top: Path, *, content: bool) -> None:
     """Let the kernel see a tree."""
     if content:
-        subprocess.run(f"find {top} -type f -print0 | xargs -0 cat > /dev/null", shell=True, check=True)
+        subprocess.run(["find", top, "-type", "f", "-exec", "cat", "{}", "+"], check=True, stdout=subprocess.DEVNULL)
     else:
         subprocess.run(["find", top, "-printf", "%s%m"], check=True, stdout=subprocess.DEVNULL)
 

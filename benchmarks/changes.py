@@ -2,9 +2,9 @@
 
     python benchmarks/changes.py [--files 100000] [--changed 1000] [--runs 5] [--workers 1 8] [--delay 0]
 
-Makes two trees of so many files, fifty in a directory. The floor is `find -printf` of both (path, inode, size, times),
-`sort` and `comm`. `walk_diff` runs in a process of its own, so that its peak memory (VmHWM) is its own. `--delay`
-adds so many milliseconds to each read of a directory, as a network file system does. Medians.
+Makes two trees of so many files, fifty in a directory. The floor is `find -printf` of both (path, size, time, mode,
+owner), `sort` and `comm`. `walk_diff` runs in a process of its own, so that its peak memory (VmHWM) is its own.
+`--delay` adds so many milliseconds to each read of a directory, as a network file system does. Medians.
 """
 
 from __future__ import annotations
@@ -77,16 +77,19 @@ def change(top: Path, files: int, changed: int) -> None:
 
 
 def find(base: Path, new: Path, root: Path) -> float:
+    """Let `find`, `sort` and `comm` compare; return the seconds. Without inodes: the trees are copies."""
+    plain = {**os.environ, "LC_ALL": "C"}
     began = time.perf_counter()
     lists = []
     for top in (base, new):
         listing = root / f"{top.name}.list"
-        # the inodes are left out of the comparison: the trees are copies
-        subprocess.run(
-            f"find . -printf '%p %s %T@ %m %U %G\\n' | LC_ALL=C sort > {listing}", shell=True, check=True, cwd=top
-        )
-        lists.append(str(listing))
-    subprocess.run(["comm", "-3", *lists], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"})
+        command = ["find", ".", "-printf", r"%p %s %T@ %m %U %G\n"]
+        with subprocess.Popen(command, cwd=top, stdout=subprocess.PIPE) as found:
+            subprocess.run(["sort", "-o", listing], stdin=found.stdout, check=True, env=plain)
+        if found.returncode:
+            raise subprocess.CalledProcessError(found.returncode, command)
+        lists.append(listing)
+    subprocess.run(["comm", "-3", *lists], check=True, stdout=subprocess.DEVNULL, env=plain)
     return time.perf_counter() - began
 
 
