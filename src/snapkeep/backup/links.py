@@ -68,8 +68,8 @@ class LinkTable:
 
     def clear(self) -> None:
         """Forget everything."""
-        for table in ("about", "names", "unreadable"):
-            self._database.execute(f"DELETE FROM {table}")  # noqa: S608
+        for statement in ("DELETE FROM about", "DELETE FROM names", "DELETE FROM unreadable"):
+            self._database.execute(statement)
 
     def add(self, names: Iterable[tuple[bytes, int, int]]) -> None:
         """Note names: path, inode, count of names that the inode has."""

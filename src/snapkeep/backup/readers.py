@@ -141,7 +141,7 @@ class ThreadReaders:
         while (tasks := self._tasks.get()) is not None and not self._ended:
             try:
                 self._results.put([(task.number, reader.read(task)) for task in tasks])
-            except BaseException as error:  # noqa: BLE001  (raised where the results are waited for)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, `results` raises it
                 self._results.put(error)
 
 
@@ -259,7 +259,7 @@ class _Child:
             results: list[Result] | BaseException
             try:
                 results = [(task.number, reader.read(task)) for task in tasks]
-            except BaseException as error:  # noqa: BLE001  (raised where the results are waited for)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, `results` raises it
                 results = error
             self._send(held, results)
             held, size = [], 0

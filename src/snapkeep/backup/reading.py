@@ -151,7 +151,7 @@ class Reader:
             with opened(self._top, task.directory) as directory:
                 names = task.names
                 if names is None:
-                    names = sorted(os.listdir(_handle(directory)))  # noqa: PTH208  (bytes)
+                    names = sorted(os.listdir(_handle(directory)))  # noqa: PTH208 - names are bytes
                     if task.list_only or len(names) > MOST_NAMES:
                         done.listed = names
                         return done

@@ -119,7 +119,7 @@ def _target(target: Path, *, overwrite: bool) -> int:
         raise InvalidInput(f"The target of a restore is no directory: {target}") from error
     except OSError as error:
         raise Unavailable(f"The target of the restore cannot be made: {target}: {error.strerror}") from error
-    if not overwrite and os.listdir(top):  # noqa: PTH208
+    if not overwrite and os.listdir(top):  # noqa: PTH208 - of an open directory
         os.close(top)
         raise Conflict(
             f"{target} is not empty", next_step="Choose an empty directory, or say that it may be overwritten."

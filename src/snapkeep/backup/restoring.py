@@ -260,7 +260,7 @@ def dress(where: int | str, node: Node, *, owners: bool, heir: bool) -> Iterator
         except OSError as error:
             yield f"its attribute {attribute.name} cannot be set: {error.strerror}"
     if node.type != "symlink":
-        os.chmod(where, unix_mode(node.mode))  # noqa: PTH101
+        os.chmod(where, unix_mode(node.mode))  # noqa: PTH101 - a descriptor, or a path through one
 
 
 def inherits(directory: int) -> bool:
@@ -344,7 +344,11 @@ class Child:
             ) from error
         if isinstance(found, BaseException):
             raise found
-        assert isinstance(found, Outcome)  # noqa: S101
+        if not isinstance(found, Outcome):
+            raise Unavailable(
+                f"A process that restores answered with a {type(found).__name__}",
+                next_step="Restore again; if it stays so, report it as a mistake in the program.",
+            )
         return found
 
     def close(self) -> None:
@@ -378,7 +382,7 @@ def serve(connection: Connection) -> None:
                     repository = Repository.open(LocalBackend(job.repository), "", job.cache, key=job.key)
                     writer = Writer(repository, job.target, job.options)
                 answer: Outcome | BaseException = writer.run(lot)
-            except BaseException as error:  # noqa: BLE001  (raised at the other end)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, who waits at the other end raises it
                 answer = error
             connection.send(answer)
     os._exit(0)  # threads of the repository are not waited for
