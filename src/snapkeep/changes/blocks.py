@@ -25,7 +25,7 @@ _decoder = msgspec.msgpack.Decoder(list[_Row])
 
 
 def encode(changes: Sequence[Change]) -> bytes:
-    """Return the block of these changes."""
+    """Return the block of these changes. A time beyond 64 bits, which anybody may give a file, counts as not told."""
     rows = [
         (
             _OPERATION_NUMBER[change.operation],
@@ -40,7 +40,15 @@ def encode(changes: Sequence[Change]) -> bytes:
         )
         for change in changes
     ]
-    return _VERSION + zstandard.ZstdCompressor(level=3).compress(_encoder.encode(rows))
+    try:
+        data = _encoder.encode(rows)
+    except OverflowError:
+        data = _encoder.encode([(*row[:6], *map(_time, row[6:])) for row in rows])
+    return _VERSION + zstandard.ZstdCompressor(level=3).compress(data)
+
+
+def _time(nanoseconds: int | None) -> int | None:
+    return None if nanoseconds is None or not -(2**63) <= nanoseconds < 2**63 else nanoseconds
 
 
 def decode(data: bytes) -> list[Change]:
