@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snapkeep.changes.trees import Nodes, Tree
-from snapkeep.changes.walk import compare
+from snapkeep.changes.walk import walk_diff
 
 PER_DIRECTORY = 50
 
@@ -117,7 +117,7 @@ class Far(Tree):
 def one(paths: list[str], workers: int, delay: float) -> None:
     began = time.perf_counter()
     trees = [Far(Path(path), delay) for path in paths]
-    changes = sum(1 for _ in compare(*trees, workers=workers))
+    changes = sum(1 for _ in walk_diff(*trees, workers=workers))
     seconds = time.perf_counter() - began
     status = Path("/proc/self/status").read_text()
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.changes.worlds import Mutator, Recording, by_the_system
 
-from snapkeep.changes.verification import How, Verdict, verify, verify_trees
-from snapkeep.changes.walk import compare, walk_diff
+from snapkeep.changes.verification import How, Verdict, verify
+from snapkeep.changes.walk import walk_diff
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.simulators.kit.volumes import Volume
 
@@ -32,12 +32,12 @@ def test_true_lists_are_trusted_and_a_lack_is_found(seed: int, before: int, afte
         new = Recording(volume.live)
 
         system = list(by_the_system(volume, "base", "new"))
-        for changes in (system, list(compare(base, new, by_inode=True))):
-            verdict = verify_trees(changes, base, new, "full", by_inode=True)
+        for changes in (system, list(walk_diff(base, new, by_inode=True))):
+            verdict = verify(changes, base, new, "full", by_inode=True)
             assert verdict.trusted, verdict.examples
             assert verdict.whole
         base.forget_births()
-        verdict = verify_trees(compare(base, new, by_inode=True), base, new, "full", by_inode=True)
+        verdict = verify(walk_diff(base, new, by_inode=True), base, new, "full", by_inode=True)
         assert verdict.trusted, verdict.examples
         verdict = verify(system, *copies, "full")
         assert verdict.trusted, verdict.examples
@@ -49,7 +49,7 @@ def test_true_lists_are_trusted_and_a_lack_is_found(seed: int, before: int, afte
         if needed:
             lost = data.draw(st.sampled_from(needed))
             left = [change for change in system if change != lost]
-            assert not verify_trees(left, base, new, "full", by_inode=True).trusted
+            assert not verify(left, base, new, "full", by_inode=True).trusted
 
 
 def _surely_missed(change: Change) -> bool:
@@ -74,8 +74,8 @@ class Two:
 
     def verdict(self, *changes: Change, how: How = "full", lacking: bytes | None = None) -> Verdict:
         new = Recording(self.live)
-        listed = [*changes, *(change for change in compare(self.base, new, by_inode=True) if change.path != lacking)]
-        return verify_trees(listed, self.base, new, how, by_inode=True, workers=2)
+        listed = [*changes, *(change for change in walk_diff(self.base, new, by_inode=True) if change.path != lacking)]
+        return verify(listed, self.base, new, how, by_inode=True, workers=2)
 
 
 @pytest.fixture
@@ -155,15 +155,15 @@ def test_what_did_not_change_may_be_listed(two: Two) -> None:
 def test_one_name_of_many_stands_for_all(two: Two) -> None:
     write(two.live / "top")
     listed = [Change(ChangeOperation.MODIFY, ObjectType.HARD_LINK, b"top")]
-    assert verify_trees(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
+    assert verify(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
     listed = [Change(ChangeOperation.METADATA, ObjectType.HARD_LINK, b"top")]
-    assert not verify_trees(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
+    assert not verify(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
     (two.live / "third").hardlink_to(two.live / "top")
     listed = [
         Change(ChangeOperation.MODIFY, ObjectType.HARD_LINK, b"e/second"),
         Change(ChangeOperation.ADD, ObjectType.HARD_LINK, b"third"),
     ]
-    assert verify_trees(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
+    assert verify(listed, two.base, Recording(two.live), "full", by_inode=True).trusted
 
 
 def test_a_sample_is_a_part_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.changes.worlds import Mutator, Recording, Truth, by_the_system, facts
 
 from snapkeep.changes import trees
 from snapkeep.changes.trees import Nodes, Tree
-from snapkeep.changes.walk import compare, same_inodes, walk_diff
+from snapkeep.changes.walk import same_inodes, walk_diff
 from snapkeep.changes.walker import WalkProgress
 from snapkeep.model.changes import ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete, NotFound, PermissionDenied
@@ -37,9 +37,9 @@ def test_system_walk_and_truth_agree(seed: int, before: int, after: int) -> None
 
         truth = Truth(base, new).facts()
         assert facts(by_the_system(volume, "base", "new")) == truth
-        walked = list(compare(base, new, by_inode=True, workers=2))
+        walked = list(walk_diff(base, new, by_inode=True, workers=2))
         assert facts(walked) == truth
-        assert list(compare(base, new, by_inode=True, workers=1)) == walked
+        assert list(walk_diff(base, new, by_inode=True, workers=1)) == walked
         assert [(change.path, change.size) for change in walked] == [
             (change.path, change.size) for change in by_the_system(volume, "base", "new")
         ]
@@ -113,7 +113,7 @@ def test_what_moved_out_of_a_directory_that_was_replaced_under_its_name(tmp_path
     (tmp_path / "d").mkdir()
     (tmp_path / "old" / "x").rename(tmp_path / "d" / "x")
     (tmp_path / "old").rmdir()
-    assert facts(compare(before, Recording(tmp_path), by_inode=True)) == {
+    assert facts(walk_diff(before, Recording(tmp_path), by_inode=True)) == {
         ("delete", "directory", b"d", None),
         ("add", "directory", b"d", None),
         ("rename", "file", b"d/x", b"d/x"),

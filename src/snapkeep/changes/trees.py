@@ -11,7 +11,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -131,6 +131,16 @@ class Tree:
             return os.fdopen(os.open(path, flags, dir_fd=self._descriptor), "rb")
 
 
+@contextmanager
+def opened(place: Path | Tree, scratch: Path | None) -> Iterator[Tree]:
+    """Yield the tree of a directory; one that is open already stays so."""
+    if isinstance(place, Tree):
+        yield place
+    else:
+        with closing(Tree(place, scratch)) as tree:
+            yield tree
+
+
 def join(directory: bytes, name: bytes) -> bytes:
     """Return the path of a name in a directory; the top is empty."""
     return directory + b"/" + name if directory else name
@@ -191,7 +201,12 @@ def _told(top: Path, path: bytes) -> Iterator[None]:
 
 
 class _Spilled:
-    """The entries of one large directory, in sorted runs in a file without a name."""
+    """The entries of one large directory, in sorted runs in a file without a name.
+
+    They are read whenever the one who compares comes to them, so the file is open for as long as anybody has this
+    object. `marshal` is safe here, for nobody else can write to the file; and unlike msgpack it has a place for any
+    time that a file may have, also beyond 64 bits.
+    """
 
     def __init__(self, scratch: Path | None) -> None:
         self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - closed with this object

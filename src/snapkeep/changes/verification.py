@@ -14,12 +14,12 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from snapkeep.changes.trees import Node, Nodes, Tree, join
+from snapkeep.changes.trees import Node, Nodes, Tree, join, opened
 from snapkeep.changes.walk import difference, same_inodes
 from snapkeep.changes.walker import WORKERS, Progress, Step, Stop, Walker, paired
 from snapkeep.model.changes import Change, ChangeOperation
@@ -72,8 +72,8 @@ class Verdict:
 
 def verify(
     changes: Iterable[Change],
-    base: Path,
-    new: Path,
+    base: Path | Tree,
+    new: Path | Tree,
     how: How,
     *,
     seed: int = 0,
@@ -84,41 +84,22 @@ def verify(
     progress: Progress = lambda _: None,
     stop: Stop = lambda: None,
 ) -> Verdict:
-    """Compare a whole change list with the two directories that it is about."""
-    with ExitStack() as stack:
-        trees = [Tree(path, scratch) for path in (base, new)]
-        for tree in trees:
-            stack.callback(tree.close)
-        return verify_trees(
-            changes, trees[0], trees[1], how, seed=seed, directories=directories, by_inode=by_inode, workers=workers,
-            scratch=scratch, progress=progress, stop=stop,
-        )  # fmt: skip
+    """Compare a whole change list with the two directories that it is about.
 
-
-def verify_trees(
-    changes: Iterable[Change],
-    base: Tree,
-    new: Tree,
-    how: How,
-    *,
-    seed: int = 0,
-    directories: int = DIRECTORIES,
-    by_inode: bool | None = None,
-    workers: int = WORKERS,
-    scratch: Path | None = None,
-    progress: Progress = lambda _: None,
-    stop: Stop = lambda: None,
-) -> Verdict:
-    """Do what `verify` does for two trees that are open."""
-    if by_inode is None:
-        by_inode = same_inodes(base, new)
-    with tempfile.TemporaryDirectory(prefix="snapkeep-verify-", dir=scratch) as directory, ExitStack() as stack:
-        listed = _Listed(Path(directory))
-        stack.callback(listed.close)
+    `directories` and `seed`: of a sample. `by_inode`: whether inodes identify objects on both sides; None: find out.
+    `scratch`: where temporary files go. `stop` is called often and raises to end it. Raises what `walk_diff` raises.
+    """
+    with (
+        opened(base, scratch) as before,
+        opened(new, scratch) as after,
+        tempfile.TemporaryDirectory(prefix="snapkeep-verify-", dir=scratch) as directory,
+        closing(_Listed(Path(directory))) as listed,
+    ):
+        by_inode = same_inodes(before, after) if by_inode is None else by_inode
         listed.take(changes, stop)
-        check = _Check(listed, base, new, by_inode)
+        check = _Check(listed, before, after, by_inode)
         sample = directories if how == "sample" else None
-        with Walker(base, new, workers, progress, stop, sample=sample, seed=seed) as walk:
+        with Walker(before, after, workers, progress, stop, sample=sample, seed=seed) as walk:
             for step, olds, nows in walk:
                 check.directory(walk, step, olds, nows)
             return Verdict(

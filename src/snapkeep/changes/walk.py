@@ -23,12 +23,12 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from snapkeep.changes.trees import Node, Nodes, Tree, join, order
+from snapkeep.changes.trees import Node, Nodes, Tree, join, opened, order
 from snapkeep.changes.walker import WORKERS, Progress, Step, Stop, Walker, paired
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 
@@ -38,8 +38,8 @@ _BATCH = 1000
 
 
 def walk_diff(
-    base: Path | None,
-    new: Path,
+    base: Path | Tree | None,
+    new: Path | Tree,
     *,
     by_inode: bool | None = None,
     workers: int = WORKERS,
@@ -53,19 +53,26 @@ def walk_diff(
     temporary files go. `stop` is called often and raises to end the walk. Order: that of a walk, by the paths.
     Raises PermissionDenied, Incomplete or Unavailable when something cannot be read.
     """
-    with ExitStack() as stack:
-        trees = [Tree(path, scratch) for path in (base, new) if path is not None]
-        for tree in trees:
-            stack.callback(tree.close)
-        yield from compare(
-            trees[0] if base is not None else None,
-            trees[-1],
-            by_inode=by_inode,
-            workers=workers,
-            scratch=scratch,
-            progress=progress,
-            stop=stop,
-        )
+    with opened(new, scratch) as after:
+        if base is None:
+            with Walker(None, after, workers, progress, stop) as walk:
+                for step, _, nows in walk:
+                    for now in nows:
+                        yield _change(ChangeOperation.ADD, join(step.new, now.name), now)
+                        if now.directory:
+                            walk.below(Step(None, join(step.new, now.name)))
+            return
+        with (
+            opened(base, scratch) as before,
+            tempfile.TemporaryDirectory(prefix="snapkeep-walk-", dir=scratch) as directory,
+        ):
+            by_inode = same_inodes(before, after) if by_inode is None else by_inode
+            with closing(_Comparison(before, after, by_inode, Path(directory), stop)) as comparison:
+                with Walker(before, after, workers, progress, stop) as walk:
+                    for step, olds, nows in walk:
+                        comparison.directory(walk, step, olds, nows)
+                comparison.match()
+                yield from comparison.changes()
 
 
 def same_inodes(base: Tree, new: Tree) -> bool:
@@ -105,39 +112,6 @@ def difference(old: Node, now: Node, *, stamped: bool) -> ChangeOperation | None
     if touched or old.mode != now.mode or old.uid != now.uid or old.gid != now.gid:
         return ChangeOperation.METADATA
     return ChangeOperation.METADATA if stamped and old.ctime != now.ctime else None
-
-
-def compare(
-    base: Tree | None,
-    new: Tree,
-    *,
-    by_inode: bool | None = None,
-    workers: int = WORKERS,
-    scratch: Path | None = None,
-    progress: Progress = lambda _: None,
-    stop: Stop = lambda: None,
-) -> Iterator[Change]:
-    """Do what `walk_diff` does for two trees that are open."""
-    if base is None:
-        with Walker(None, new, workers, progress, stop) as walk:
-            for step, _, nows in walk:
-                for now in nows:
-                    yield _change(ChangeOperation.ADD, join(step.new, now.name), now)
-                    if now.directory:
-                        walk.below(Step(None, join(step.new, now.name)))
-        return
-    if by_inode is None:
-        by_inode = same_inodes(base, new)
-    with tempfile.TemporaryDirectory(prefix="snapkeep-walk-", dir=scratch) as directory:
-        comparison = _Comparison(base, new, by_inode, Path(directory), stop)
-        try:
-            with Walker(base, new, workers, progress, stop) as walk:
-                for step, olds, nows in walk:
-                    comparison.directory(walk, step, olds, nows)
-            comparison.match()
-            yield from comparison.changes()
-        finally:
-            comparison.close()
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
@@ -266,7 +240,7 @@ class _Comparison:
     def match(self) -> None:
         """Find out which of the names that are on one side only belong to one object."""
         self._write_names()
-        for olds, nows in self._objects("WHERE NOT file"):
+        for olds, nows in self._objects(files=False):
             if olds and nows and not self._same_object(olds, nows):
                 self._reused.add(_key(olds[0].node.inode))
         for olds, nows in self._objects():
@@ -278,10 +252,12 @@ class _Comparison:
             for now in nows:
                 self._tell(_change(ChangeOperation.ADD, now.path, now.node))
 
-    def _objects(self, where: str = "") -> Iterator[tuple[list[_Name], list[_Name]]]:
-        """Yield the names of each object on both sides."""
+    def _objects(self, *, files: bool = True) -> Iterator[tuple[list[_Name], list[_Name]]]:
+        """Yield the names of each object on both sides; without `files` those of directories alone."""
         rows = self._database.execute(
-            f"SELECT kind, inode, side, parent, path, node FROM names {where} ORDER BY kind, inode, side, path"  # noqa: S608
+            "SELECT kind, inode, side, parent, path, node FROM names WHERE ? OR NOT file "
+            "ORDER BY kind, inode, side, path",
+            (files,),
         )
         for number, (_, group) in enumerate(groupby(rows, key=lambda row: (row[0], row[1]))):
             if number % _BATCH == 0:
