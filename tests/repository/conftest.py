@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.s3 import S3Server
+from tests.support.sshd import SshServer
 
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.crypto import Key
@@ -32,3 +35,25 @@ def repository(empty: tuple[Path, Key], path: Path, tmp_path: Path) -> Iterator[
     opened = Repository.open(LocalBackend(path), "", tmp_path / "cache", key=empty[1])
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    server = SshServer(tmp_path_factory.mktemp("sshd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    name = f"bucket-{os.urandom(6).hex()}"
+    s3.make_bucket(name)
+    return name

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from snapkeep.model.errors import Busy, Damaged, Unavailable
+from snapkeep.repository import writing
 from snapkeep.repository.backends import FileKind
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.blobs import BlobType
@@ -208,6 +209,22 @@ def test_who_lost_the_lock_to_somebody_must_stop(backend: LocalBackend) -> None:
                 ask()
         assert names(backend) == [theirs]  # and no other lock is written
     assert names(backend) == [theirs]
+
+
+def test_no_index_names_packs_that_a_prune_may_have_taken(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "PACK_SIZE", 1)
+    repository = Repository(backend, KEY, Config.random(), Path(backend.location) / "cache")
+    with repository.locked() as held:
+        repository.add_plain(BlobType.DATA, b"content")
+        while not repository.statistics.packs:
+            time.sleep(0.01)
+        held._refused = Unavailable("Somebody removed the lock")
+        with pytest.raises(Unavailable, match="Somebody removed"):
+            repository.flush()
+    assert not list(backend.list(FileKind.INDEX))
+    repository.close()
 
 
 def test_what_a_lock_says(backend: LocalBackend) -> None:
