@@ -373,6 +373,15 @@ def test_an_error_of_the_backend_comes_out_and_nothing_more_is_written(
     run_restic(path, "check", "--read-data")
 
 
+def test_when_the_last_index_file_fails_nothing_more_is_written(repository: Repository, path: Path) -> None:
+    failing = Repository.open(FailingBackend(path, FileKind.INDEX, 0), "", key=repository.key)
+    fill(failing, 10)
+    for attempt in (failing.flush, lambda: failing.add_plain(DATA, b"more"), failing.flush):
+        with pytest.raises(Unavailable, match="gone"):
+            attempt()
+    failing.close()
+
+
 _FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
