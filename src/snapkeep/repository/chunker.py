@@ -18,10 +18,11 @@ from snapkeep.model.errors import InvalidInput
 
 MIN_SIZE = 512 * 1024
 MAX_SIZE = 8 * 1024 * 1024
+DEGREE = 53
+"""Of each repository's polynomial."""
 
 _WINDOW = 64
 _MASK = (1 << 20) - 1
-_DEGREE = 53
 
 _Data = bytes | bytearray | memoryview
 _Scan = Callable[[bytes, _Data, int, int], int]
@@ -108,9 +109,9 @@ def _fastest_scan() -> _Scan:
 @functools.cache
 def _tables(polynomial: int) -> bytes:
     """Return what a byte is worth when it leaves the window (256 numbers), and the 8 highest bits when shifted out."""
-    if polynomial.bit_length() != _DEGREE + 1:
-        raise InvalidInput(f"The chunker's polynomial must have degree {_DEGREE}, not {polynomial.bit_length() - 1}")
-    mod = [_remainder(byte << _DEGREE, polynomial) | byte << _DEGREE for byte in range(256)]
+    if polynomial.bit_length() != DEGREE + 1:
+        raise InvalidInput(f"The chunker's polynomial must have degree {DEGREE}, not {polynomial.bit_length() - 1}")
+    mod = [remainder(byte << DEGREE, polynomial) | byte << DEGREE for byte in range(256)]
     out = []
     for byte in range(256):
         value = byte
@@ -126,7 +127,7 @@ def _unpacked(tables: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return numbers[:256], numbers[256:]
 
 
-def _remainder(value: int, polynomial: int) -> int:
+def remainder(value: int, polynomial: int) -> int:
     """Return the remainder of a division of polynomials over GF(2)."""
     while (shift := value.bit_length() - polynomial.bit_length()) >= 0:
         value ^= polynomial << shift

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from snapkeep.model.errors import Damaged, Unsupported
-
-_DEGREE = 53
+from snapkeep.repository.chunker import DEGREE, remainder
 
 
 class Config(NamedTuple):
@@ -57,7 +56,7 @@ def random_polynomial() -> int:
     """Return a random irreducible polynomial of degree 53 over GF(2): bit n is the coefficient of x^n."""
     while True:
         # The lowest bit must be set as well: otherwise x divides it.
-        candidate = secrets.randbits(_DEGREE) | 1 << _DEGREE | 1
+        candidate = secrets.randbits(DEGREE) | 1 << DEGREE | 1
         if is_irreducible(candidate):
             return candidate
 
@@ -75,19 +74,12 @@ def is_irreducible(polynomial: int) -> bool:
     return True
 
 
-def _remainder(value: int, divisor: int) -> int:
-    length = divisor.bit_length()
-    while (shift := value.bit_length() - length) >= 0:
-        value ^= divisor << shift
-    return value
-
-
 def _square(value: int, modulus: int) -> int:
     # The square of a sum is the sum of the squares here: bits move to twice their place.
-    return _remainder(int(f"{value:b}", 4), modulus)
+    return remainder(int(f"{value:b}", 4), modulus)
 
 
 def _gcd(first: int, second: int) -> int:
     while second:
-        first, second = second, _remainder(first, second)
+        first, second = second, remainder(first, second)
     return first

@@ -64,10 +64,6 @@ class Index:
                     _, number, _, length, plain = ROW.unpack(row)
                     yield packs[number], length, plain
 
-    def packs(self) -> set[bytes]:
-        """Return the names of all packs that the index knows."""
-        return {pack for segment in self._segments for pack in segment.packs()}
-
     def add(self, name: str, packs: Iterable[Packed]) -> None:
         """Take in an index file that was just written."""
         rows: tuple[list[bytes], list[bytes]] = ([], [])

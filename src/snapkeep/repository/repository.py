@@ -220,10 +220,6 @@ class Repository:
         """Yield name and size of each pack that is there."""
         return self.backend.list(FileKind.DATA)
 
-    def indexed_packs(self) -> set[bytes]:
-        """Return the names (32 bytes each) of all packs that the index knows."""
-        return self._index.packs()
-
     def pack_entries(self, name: str, size: int) -> list[Entry]:
         """Return what the header of a pack says. Raises Damaged, NotFound."""
         wanted = min(size, _TAIL)
