@@ -414,3 +414,21 @@ def test_recovery_point_says_what_it_is(backups: Backups, repository: Repository
     assert found.hostname == "backup-host"
     assert abs(found.time - request(backups.share, "x").time) < timedelta(minutes=5)
     assert found.summary and found.summary["files_new"] == 19
+
+
+def test_data_that_the_repository_lost_is_read_again_from_a_list(
+    backups: Backups, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = repository.has
+    monkeypatch.setattr(repository, "has", lambda type, id: type is not BlobType.DATA and real(type, id))
+    done = backups.update(Change(UNKNOWN, DIRECTORY, b"three"))
+    assert (done.files_unmodified, done.bytes_read > 0) == (0, True)
+
+
+def test_another_directory_in_the_place_of_one(backups: Backups) -> None:
+    """Its inode tells, though the list only says that something of it changed."""
+    (backups.share / "new").mkdir()
+    (backups.share / "new" / "inside").write_text("new")
+    shutil.rmtree(backups.share / "one" / "below")
+    (backups.share / "new").rename(backups.share / "one" / "below")
+    backups.update(Change(METADATA, DIRECTORY, b"one/below"))
