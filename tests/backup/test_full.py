@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from snapkeep.backup.nodes import read_node
 from snapkeep.backup.readers import ProcessReaders
 from snapkeep.backup.reading import MOST_NAMES, Reader, Task
 from snapkeep.backup.request import Progress
-from snapkeep.backup.writer import full_backup
+from snapkeep.backup.writer import full_backup, incremental_backup
+from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.model.errors import Unavailable
 from snapkeep.repository.blobs import SealedBlob
 from snapkeep.repository.repository import Repository
@@ -80,22 +82,39 @@ def test_stop_at_the_last_moment_leaves_no_recovery_point(repository: Repository
     assert repository.snapshots() == []
 
 
-def test_file_that_grows_while_it_is_read(repository: Repository, share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (share / "big").write_bytes(bytes(3_000_000))
+@pytest.mark.parametrize("grows", [True, False])
+def test_file_that_changes_while_it_is_read(
+    repository: Repository, share: Path, monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
+    big = share / "big"
+    big.write_bytes(bytes(3_000_000))
     real = os.readv
 
-    def growing(file: int, buffers: list[memoryview]) -> int:
-        with (share / "big").open("ab") as writer:
+    def changing(file: int, buffers: list[memoryview]) -> int:
+        with big.open("r+b") as writer:
+            writer.seek(0, os.SEEK_END if grows else os.SEEK_SET)
             writer.write(b"more")
+        os.utime(big, ns=(0, big.stat().st_mtime_ns + 1))
         return real(file, buffers)
 
-    monkeypatch.setattr(os, "readv", growing)
+    monkeypatch.setattr(os, "readv", changing)
     top = os.open(share, os.O_RDONLY)
     reader = Reader(top, key=repository.key, polynomial=repository.polynomial, device_id=1, emit=repository.add)
     done = reader.read(Task(1, b"", [b"big", b"absent"]))
     os.close(top)
     assert done.problems == [(b"big", "it changed while it was read")]
-    assert read_node(done.nodes[0][1]).size > 3_000_000
+    assert (read_node(done.nodes[0][1]).size > 3_000_000) is grows
+
+
+def test_source_that_goes_away_becomes_no_recovery_point(repository: Repository, share: Path) -> None:
+    (share / "file").write_text("content")
+
+    def go_away(_: Progress) -> None:
+        shutil.rmtree(share, ignore_errors=True)
+
+    with pytest.raises(Unavailable, match="went away"):
+        full_backup(repository, request(share, "s0"), readers=1, progress=go_away)
+    assert repository.snapshots() == []
 
 
 def test_symbolic_link_in_the_way_is_not_followed(repository: Repository, share: Path, tmp_path: Path) -> None:
@@ -108,3 +127,35 @@ def test_symbolic_link_in_the_way_is_not_followed(repository: Repository, share:
         done = reader.read(Task(1, path, [b"secret"]))
         assert done.failed and not done.nodes
     os.close(top)
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_a_big_file_can_be_stopped_and_tells_how_far_it_is(
+    repository: Repository, share: Path, incremental: bool
+) -> None:
+    first = full_backup(repository, request(share, "s0"), readers=1) if incremental else None
+    with (share / "big").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: hours of reading
+    seen: list[Progress] = []
+
+    def stop() -> None:
+        if any(item.bytes_read > 16 << 20 for item in seen[-1:]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        if first is None:
+            full_backup(repository, request(share, "s1"), readers=1, progress=seen.append, stop=stop)
+        else:
+            changes = [Change(ChangeOperation.ADD, ObjectType.FILE, b"big")]
+            parent = first.snapshot_id
+            incremental_backup(
+                repository,
+                request(share, "s1"),
+                parent=parent,
+                base="s0",
+                changes=changes,
+                readers=1,
+                progress=seen.append,
+                stop=stop,
+            )
+    assert all(item.files == 0 for item in seen)

@@ -432,3 +432,27 @@ def test_another_directory_in_the_place_of_one(backups: Backups) -> None:
     shutil.rmtree(backups.share / "one" / "below")
     (backups.share / "new").rename(backups.share / "one" / "below")
     backups.update(Change(METADATA, DIRECTORY, b"one/below"))
+
+
+def test_a_backup_that_failed_leaves_the_table_of_links_as_it_was(backups: Backups) -> None:
+    assert backups.last
+    (backups.share / "two" / "linked").unlink()
+    inode = (backups.share / "one" / "file-0").stat().st_ino
+    packs = backups.repository.statistics.packs
+
+    def stop() -> None:
+        if backups.repository.statistics.packs > packs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        incremental_backup(
+            backups.repository,
+            request(backups.share, "base"),
+            parent=backups.last.snapshot_id,
+            base="base",
+            changes=[Change(DELETE, LINK, b"two/linked")],
+            links=backups.links,
+            stop=stop,
+        )
+    assert backups.links.names(inode) == [b"one/file-0", b"two/linked"]
+    assert backups.links.recovery_point == backups.last.snapshot_id

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from tests.changes.worlds import Mutator, Recording, Truth, by_the_system, facts
 
 from snapkeep.changes import trees
-from snapkeep.changes.trees import Nodes, Tree
+from snapkeep.changes.trees import Nodes, Tree, opened
 from snapkeep.changes.walk import same_inodes, walk_diff
 from snapkeep.changes.walker import WalkProgress
 from snapkeep.model.changes import ChangeOperation, ObjectType
-from snapkeep.model.errors import Incomplete, NotFound, PermissionDenied
+from snapkeep.model.errors import Incomplete, NotFound, PermissionDenied, Unavailable
 from snapkeep.simulators.kit.volumes import Volume
 
 
@@ -187,3 +187,16 @@ def test_progress_and_stop(tmp_path: Path) -> None:
 
     with pytest.raises(EnoughError):
         list(walk_diff(tmp_path / "base", tmp_path / "new", stop=stop))
+
+
+def test_a_file_is_opened_but_no_link_to_one(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("outside")
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "file").write_text("inside")
+    (top / "link").symlink_to(tmp_path / "secret")
+    with opened(top, None) as tree:
+        with tree.open(b"file") as file:
+            assert file.read() == b"inside"
+        with pytest.raises((Unavailable, Incomplete)):
+            tree.open(b"link")

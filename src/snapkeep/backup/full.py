@@ -74,18 +74,25 @@ class Walk:
             self._stop()
             while self._waiting and self._lots < self._in_flight:
                 self._give_out()
-            results = self._readers.results()
+            results = self._readers.results(self._idle)
             self._lots -= 1
             for number, done in results:
                 self._take_in(*self._given.pop(number), done)
-            counts = self._counts
-            self._report(Progress(counts.files, self._directories, counts.bytes_read, os.fsdecode(self._last)))
+            self._tell()
         self._result.count(self._counts)
         if self._root is None:
             raise Unavailable(
                 "The source of the backup cannot be read", next_step="Check that the snapshot is mounted."
             )
         return self._root
+
+    def _idle(self) -> None:
+        self._stop()
+        self._tell()
+
+    def _tell(self) -> None:
+        where = os.fsdecode(self._last)
+        self._report(Progress(self._counts.files, self._directories, self._readers.bytes_read, where))
 
     def _give_out(self) -> None:
         """Give a reader some directories; many at once when many wait."""

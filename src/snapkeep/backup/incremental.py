@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 
@@ -172,6 +173,7 @@ class Update:
         self._doubted: set[int] = set()  # inodes with several names, of which one is in doubt
         self._searched: set[int] = set()
         self._number = 0
+        self._last = b""
 
     def close(self) -> None:
         """Let go of what is on disk."""
@@ -269,6 +271,7 @@ class Update:
         coming = self._tasks(groups)
         size = min(_MOST_AT_ONCE, max(1, len(groups) // (2 * in_flight)))
         lots = 0
+        idle = partial(self._idle, readers)
         while True:
             while lots < in_flight and (lot := list(islice(coming, size)) or _taken(waiting, size)):
                 given.update((task.number, task) for task in lot)
@@ -276,9 +279,17 @@ class Update:
                 lots += 1
             if not lots:
                 return
-            for number, done in readers.results():
+            for number, done in readers.results(idle):
                 waiting += self._take_in(given.pop(number), done)
             lots -= 1
+            self._tell(readers)
+
+    def _idle(self, readers: Readers) -> None:
+        self._stop()
+        self._tell(readers)
+
+    def _tell(self, readers: Readers) -> None:
+        self._report(Progress(self._counts.files, 0, readers.bytes_read, os.fsdecode(self._last)))
 
     def _tasks(self, groups: list[tuple[bytes, list[Entry]]]) -> Iterator[Task]:
         """Yield the tasks for these names of these directories."""
@@ -307,7 +318,7 @@ class Update:
 
     def _take_in(self, task: Task, done: Done) -> list[Task]:
         """Note what was found; return what must be done besides."""
-        parent = task.directory
+        parent = self._last = task.directory
         if not all(self._repository.has(BlobType.DATA, id) for id in done.reused):
             return [task._replace(reread=True)]  # the parent's data is not all there
         if done.failed and self._work.place(parent) is None:
@@ -329,7 +340,6 @@ class Update:
         found.update((name, (text, False)) for name, text in done.nodes)
         found.update((met.name, (met.text.encode(), True)) for met in done.directories)
         self._work.done(parent, ((name, node, directory) for name, (node, directory) in found.items()))
-        self._report(Progress(self._counts.files, 0, self._counts.bytes_read, os.fsdecode(parent)))
         return [listing for met in done.directories if (listing := self._enter(parent, met))]
 
     def _enter(self, parent: bytes, met: Directory) -> Task | None:

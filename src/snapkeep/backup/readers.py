@@ -29,13 +29,14 @@ from typing import NamedTuple, Protocol
 
 from snapkeep.backup.reading import Done, Reader, Task
 from snapkeep.model.errors import Unavailable
-from snapkeep.repository.blobs import SealedBlob
-from snapkeep.repository.crypto import Key
+from snapkeep.repository.blobs import BlobType, SealedBlob
+from snapkeep.repository.crypto import OVERHEAD, Key
 
 _FIRST = 2  # threads in this process
 _SEND = 512 << 10  # bytes of blobs that a process sends at once
 
 
+_IDLE = 0.5  # seconds after which `idle` is called
 _LOOK = 0.01  # seconds after which it is looked whether more threads would help
 _BUSY = 0.5  # a process that computes for such a part of the time needs no more threads
 
@@ -59,11 +60,34 @@ class Readers(Protocol):
     def submit(self, tasks: list[Task]) -> None:
         """Let one reader do these tasks one after the other."""
 
-    def results(self) -> list[Result]:
-        """Wait for what the next lot came to. Raises what a reader raised."""
+    def results(self, idle: Callable[[], None]) -> list[Result]:
+        """Wait for what the next lot came to; a big file takes long, so `idle` is called about once a second at least.
+
+        Raises what a reader or `idle` raised.
+        """
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of files that were read so far, those of files that are still being read among them."""
 
     def close(self) -> None:
         """End all readers; what they are doing is lost."""
+
+
+class _Unwanted(Exception):
+    """Ends a thread in the middle of a file."""
+
+
+class _BytesRead:
+    """Counts what was read of files; for people, so that two threads may once lose one of two additions."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, blob: SealedBlob) -> None:
+        kind, _, sealed, uncompressed_length = blob
+        if kind == BlobType.DATA:
+            self.count += uncompressed_length or len(sealed) - OVERHEAD
 
 
 class _Threads:
@@ -109,35 +133,51 @@ class ThreadReaders:
         self._tasks: queue.SimpleQueue[list[Task] | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[list[Result] | BaseException] = queue.SimpleQueue()
         self._ended = False
+        self._emit = emit
+        self._read = _BytesRead()
         self._most = count
         self._top = os.open(source.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._threads = _Threads(partial(self._run, source, emit), count, _FIRST)
+        self._threads = _Threads(partial(self._run, source), count, _FIRST)
 
     def submit(self, tasks: list[Task]) -> None:
         """Give them to the next thread that is free."""
         self._tasks.put(tasks)
 
-    def results(self) -> list[Result]:
+    def results(self, idle: Callable[[], None]) -> list[Result]:
         """Return what one lot came to."""
         while True:
             self._threads.look(backlog=not self._tasks.empty())
             with suppress(queue.Empty):
-                found = self._results.get(timeout=None if len(self._threads) == self._most else _LOOK)
+                found = self._results.get(timeout=_IDLE if len(self._threads) == self._most else _LOOK)
                 break
+            idle()
         if isinstance(found, BaseException):
             raise found
         return found
 
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of files that were read so far."""
+        return self._read.count
+
     def close(self) -> None:
-        """End the threads; waits for the tasks that they are at."""
+        """End the threads; waits for the chunks that they are at."""
         self._ended = True
         for _ in range(len(self._threads)):
             self._tasks.put(None)
         self._threads.join()
         os.close(self._top)
 
-    def _run(self, source: Source, emit: Emit) -> None:
-        reader = Reader(self._top, key=source.key, polynomial=source.polynomial, device_id=source.device_id, emit=emit)
+    def _take(self, blob: SealedBlob) -> None:
+        if self._ended:
+            raise _Unwanted
+        self._read.add(blob)
+        self._emit(blob)
+
+    def _run(self, source: Source) -> None:
+        reader = Reader(
+            self._top, key=source.key, polynomial=source.polynomial, device_id=source.device_id, emit=self._take
+        )
         while (tasks := self._tasks.get()) is not None and not self._ended:
             try:
                 self._results.put([(task.number, reader.read(task)) for task in tasks])
@@ -151,6 +191,7 @@ class ProcessReaders:
     def __init__(self, source: Source, count: int, emit: Emit) -> None:
         processes = max(1, min(count, len(os.sched_getaffinity(0))))
         self._emit = emit
+        self._read = _BytesRead()
         self._children: dict[Connection, subprocess.Popen[bytes]] = {}
         self._load: dict[Connection, int] = {}
         self._ready: deque[list[Result]] = deque()
@@ -171,13 +212,20 @@ class ProcessReaders:
         except OSError as error:
             raise _lost(self._children[least]) from error
 
-    def results(self) -> list[Result]:
+    def results(self, idle: Callable[[], None]) -> list[Result]:
         """Return what one lot came to; meanwhile blobs are handed on as they come."""
         while not self._ready:
-            for ready in wait(list(self._children)):
+            for ready in wait(list(self._children), _IDLE):
                 if isinstance(ready, Connection):
                     self._receive(ready)
+            if not self._ready:
+                idle()
         return self._ready.popleft()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of files that were read so far."""
+        return self._read.count
 
     def close(self) -> None:
         """End the processes at once."""
@@ -205,6 +253,7 @@ class ProcessReaders:
         except (EOFError, OSError) as error:
             raise _lost(self._children[connection]) from error
         for blob in blobs:
+            self._read.add(blob)
             self._emit(blob)
         if isinstance(results, BaseException):
             raise results
@@ -244,14 +293,15 @@ class _Child:
     def _run(self, source: Source, top: int) -> None:
         held: list[SealedBlob] = []
         size = 0
+        since = time.monotonic()
 
         def emit(blob: SealedBlob) -> None:
-            nonlocal held, size
+            nonlocal held, size, since
             held.append(blob)
             size += len(blob.sealed)
-            if size >= _SEND:
+            if size >= _SEND or time.monotonic() - since > _IDLE:
                 self._send(held, [])
-                held, size = [], 0
+                held, size, since = [], 0, time.monotonic()
 
         reader = Reader(top, key=source.key, polynomial=source.polynomial, device_id=source.device_id, emit=emit)
         while True:
@@ -262,7 +312,7 @@ class _Child:
             except BaseException as error:  # noqa: BLE001 - whatever it is, `results` raises it
                 results = error
             self._send(held, results)
-            held, size = [], 0
+            held, size, since = [], 0, time.monotonic()
 
     def _send(self, blobs: list[SealedBlob], results: list[Result] | BaseException) -> None:
         plain = [(int(blob.type), *blob[1:]) for blob in blobs]  # it is much quicker to send than names and classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -155,6 +156,8 @@ def _still_there(top: int) -> None:
     try:
         with os.scandir(top) as names:
             next(names, None)
+        if not os.fstat(top).st_nlink:  # removed: glibc then lists nothing, without an error
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise Unavailable(f"The source of the backup went away while it was read: {error.strerror}") from error
 

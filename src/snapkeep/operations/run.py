@@ -164,6 +164,10 @@ class Run:
         if signals.pause and self._pausable:
             raise Paused
 
+    def past_cancel(self) -> None:
+        """From here on a cancel comes too late: what was asked for is there, and the rest of the work is done."""
+        self._cancellable = False
+
     @asynccontextmanager
     async def undoing(self) -> AsyncIterator[None]:
         """Inside, nobody is asked any more for cancel or pause, and the deadline is the one for cleaning up."""

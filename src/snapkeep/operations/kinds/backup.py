@@ -139,6 +139,7 @@ class BackupHandler(Mover):
         backup = await run.catalog.backups.known(_backup_id(run))
         if backup is None:
             backup = await self._make(run)
+        run.past_cancel()
         left = await _tidy(run, backup.snapshot_id, "deport")
         stay = await self._let_bases_go(run, backup)
         return {
