@@ -14,6 +14,7 @@ from tests.support.restic import run_restic
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.model.errors import SnapkeepError
 from snapkeep.repository.backends.local import LocalBackend
+from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
 
 PASSWORD = "secret"
@@ -83,6 +84,21 @@ class Backups:
             return str(point.node(b"files1/projects").subtree)
         finally:
             repository.close()
+
+    def damage_trees(self, backup: Json) -> None:
+        """Change a byte of every tree that a recovery point has."""
+        repository = Repository.open(LocalBackend(Path(self.location)), PASSWORD)
+        point = RecoveryPoint(repository, repository.snapshot(backup["restic_id"]))
+        trees = {point.snapshot.tree} | {node.subtree for _, node in point.walk() if node.subtree}
+        places = [place for tree in trees for place in repository.locations(BlobType.TREE, bytes.fromhex(tree))]
+        repository.close()
+        for place in places:
+            name = place.pack.hex()
+            pack = Path(self.location) / "data" / name[:2] / name
+            content = bytearray(pack.read_bytes())
+            content[place.offset + place.length // 2] ^= 1
+            pack.chmod(0o600)
+            pack.write_bytes(content)
 
     def walked_by_restic(self, source: Path) -> str:
         """The id of the tree that restic makes of a directory; its recovery point is forgotten again."""

@@ -172,6 +172,18 @@ def test_everything_is_walked_and_the_reason_recorded(
     backups.is_sound()
 
 
+def test_damaged_trees_are_written_again(backups: Backups, tmp_path: Path) -> None:
+    first = backups.make()
+    backups.damage_trees(first)
+    backups.change()
+    second = backups.make()
+    assert (second["mode"], second["parent_id"]) == ("full", first["id"])
+    assert "does not match its checksum" in second["reason"]
+    run_restic(tmp_path / "repository", "restore", second["restic_id"], "--target", tmp_path / "restored")
+    assert_equal(backups.source(second), tmp_path / "restored" / "files1" / "projects")
+    assert backups.make()["mode"] == "incremental"
+
+
 def test_what_cannot_be_read_makes_it_partial(tmp_path: Path) -> None:
     with installed(tmp_path / "installation") as installation:
         if os.geteuid() == 0:  # as a server without the rights of root

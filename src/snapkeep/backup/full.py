@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -12,7 +13,7 @@ from snapkeep.backup.nodes import Tree, tree_text
 from snapkeep.backup.readers import Readers
 from snapkeep.backup.reading import MOST_NAMES, Counts, Done, Task, join
 from snapkeep.backup.request import BackupRequest, BackupResult, Progress, Report, Stop
-from snapkeep.model.errors import Unavailable
+from snapkeep.model.errors import Damaged, Unavailable
 from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
 
@@ -66,9 +67,14 @@ class Walk:
         self._lots = 0
         self._number = 0
         self._directories = 0
+        self._in_doubt = False
 
-    def run(self, base: bytes | None) -> bytes:
-        """Store everything; return the id of the source's tree. `base`: its id in the parent."""
+    def run(self, base: bytes | None, *, in_doubt: bool = False) -> bytes:
+        """Store everything; return the id of the source's tree.
+
+        `base`: its id in the parent. `in_doubt`: trees of the parent are known to be damaged.
+        """
+        self._in_doubt = in_doubt
         self._waiting.append((_Directory(b"", None, "", base), None))
         while self._waiting or self._given:
             self._stop()
@@ -98,16 +104,36 @@ class Walk:
         """Give a reader some directories; many at once when many wait."""
         count = min(_MOST_AT_ONCE, max(1, len(self._waiting) // self._in_flight))
         taken = [self._waiting.pop() for _ in range(min(count, len(self._waiting)))]
-        wanted = [directory.base for directory, names in taken if directory.base and names is None]
-        bases = dict(self._repository.load_many(BlobType.TREE, wanted)) if wanted else {}
+        bases = self._bases([directory.base for directory, names in taken if directory.base and names is None])
         tasks = []
         for directory, names in taken:
             if names is None:
-                base = bases[directory.base] if directory.base else None
+                base = bases.get(directory.base) if directory.base else None
             else:
                 base = _part(directory.base_tree, names)
             tasks.append(self._task(directory, names, base))
         self._submit(tasks)
+
+    def _bases(self, wanted: list[bytes]) -> dict[bytes, bytes]:
+        """Return these trees of the parent but for damaged ones, of which nothing is known: all in them is read."""
+        bases: dict[bytes, bytes] = {}
+        try:
+            bases.update(self._repository.load_many(BlobType.TREE, wanted))
+        except Damaged:
+            self._in_doubt = True
+            for tree in wanted:
+                with suppress(Damaged):
+                    bases[tree] = self._repository.load(BlobType.TREE, tree)
+        return bases
+
+    def _sound(self, tree: bytes) -> bool:
+        """Say whether a stored tree can be relied upon: once one was damaged, others may be. A bad one is made anew."""
+        if self._in_doubt:
+            try:
+                self._repository.load(BlobType.TREE, tree)
+            except Damaged:
+                return False
+        return True
 
     def _task(self, directory: _Directory, names: list[bytes] | None, base: bytes | None) -> Task:
         self._number += 1
@@ -123,6 +149,10 @@ class Walk:
         if not all(self._repository.has(BlobType.DATA, id) for id in done.reused):
             self._given[task.number] = directory, task
             self._submit([task._replace(reread=True)])  # the parent's data is not all there
+            return
+        if done.tree is not None and not self._sound(done.tree):
+            self._given[task.number] = directory, task
+            self._submit([task])  # the reader makes it once more, and now it is stored
             return
         if done.listed is not None:
             self._split(directory, task, done.listed)
@@ -165,7 +195,7 @@ class Walk:
         while True:
             if tree is None:
                 directory.nodes.sort(key=itemgetter(0))
-                tree = self._repository.add_plain(BlobType.TREE, tree_text(text for _, text in directory.nodes))
+                tree = self._made(tree_text(text for _, text in directory.nodes))
             self._count_directory(directory, tree)
             above = directory.parent
             if above is None:
@@ -177,6 +207,10 @@ class Walk:
             if above.missing:
                 return
             directory, tree = above, None
+
+    def _made(self, text: bytes) -> bytes:
+        tree = self._repository.add_plain(BlobType.TREE, text)
+        return tree if self._sound(tree) else self._repository.add_plain(BlobType.TREE, text)
 
     def _without(self, directory: _Directory) -> None:
         """Go on without a directory that could not be read."""

@@ -6,9 +6,8 @@ format can be read, whoever wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from itertools import islice
 
 from snapkeep.backup.nodes import Node, Tree, read_node
 from snapkeep.backup.reading import join
@@ -17,9 +16,6 @@ from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.crypto import OVERHEAD
 from snapkeep.repository.repository import Repository
 from snapkeep.repository.snapshots import SnapshotFile
-
-_AHEAD = 8
-"""Blobs of one file that are read at once."""
 
 
 class RecoveryPoint:
@@ -103,7 +99,7 @@ class RecoveryPoint:
             raise InvalidInput(f"{node.name!r} is no file")
         ids = map(bytes.fromhex, node.content or ())
         if not offset and length is None:
-            yield from read_blobs(self.repository, ids)
+            yield from self.repository.load_in_order(BlobType.DATA, ids)
             return
         end = node.size if length is None else offset + length
         chosen: list[bytes] = []
@@ -115,7 +111,7 @@ class RecoveryPoint:
                 chosen.append(id)
             at += size
         at = first
-        for data in read_blobs(self.repository, chosen):
+        for data in self.repository.load_in_order(BlobType.DATA, chosen):
             yield data[max(0, offset - at) : end - at]
             at += len(data)
 
@@ -124,12 +120,3 @@ class RecoveryPoint:
         if not places:
             return len(self.repository.load(BlobType.DATA, id))  # not flushed yet, or missing
         return places[0].uncompressed_length or places[0].length - OVERHEAD
-
-
-def read_blobs(repository: Repository, ids: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the content of data blobs, in this order. Raises Damaged."""
-    remaining = iter(ids)
-    while some := list(islice(remaining, _AHEAD)):
-        loaded = dict(repository.load_many(BlobType.DATA, some))
-        for id in some:
-            yield loaded[id]

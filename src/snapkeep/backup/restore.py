@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import stat
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -195,6 +196,7 @@ class _Restore:
         self._workers: list[Worker] = []
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(readers, "restore")
+        self._counting = threading.Lock()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -363,14 +365,18 @@ class _Restore:
     def _run(self, lot: Lot) -> Outcome:
         worker = self._idle.get()
         try:
-            return worker.run(lot)
+            return worker.run(lot, self._written)
         finally:
             self._idle.put(worker)
+
+    def _written(self, size: int) -> None:
+        with self._counting:
+            self.result.size += size
 
     def _take_in(self, items: list[_Entry], done: Outcome) -> None:
         self.result.files += done.files
         self.result.others += done.others
-        self.result.size += done.size
+        self._written(done.size)
         failed = set()
         for number, why, gone in done.problems:
             directory, name, *_ = items[number]

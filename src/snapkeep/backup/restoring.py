@@ -10,7 +10,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -20,7 +20,6 @@ from typing import NamedTuple, Protocol
 
 from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node, read_node, read_time
-from snapkeep.backup.reader import read_blobs
 from snapkeep.backup.reading import opened
 from snapkeep.model.errors import Damaged, LimitExceeded, Unavailable
 from snapkeep.repository.backends.local import LocalBackend
@@ -31,6 +30,7 @@ from snapkeep.repository.repository import Repository
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SPECIAL = {"fifo": stat.S_IFIFO, "dev": stat.S_IFBLK, "chardev": stat.S_IFCHR}
 _BLOCK = 64 << 10
+_TELL = 16 << 20  # bytes of a file after which they are told
 _ZEROS = bytes(_BLOCK)
 _CHILD = (
     "import sys; from multiprocessing.connection import Connection; from snapkeep.backup.restoring import serve; "
@@ -71,18 +71,29 @@ class Outcome:
     files: int = 0
     others: int = 0
     size: int = 0
+    """Bytes of files that were not told before."""
     problems: list[tuple[int, str, bool]] = field(default_factory=list)
     """Number of the item, what is wrong, whether it is not there at all."""
+
+
+Told = Callable[[int], None]
+
+
+class _Unwanted(Exception):
+    """Ends a thread in the middle of a file."""
 
 
 class Worker(Protocol):
     """Does one lot after the other."""
 
-    def run(self, lot: Lot) -> Outcome:
-        """Raises only what ends the whole: Unavailable, LimitExceeded."""
+    def run(self, lot: Lot, told: Told) -> Outcome:
+        """Do a lot; `told` is given the bytes of big files while they are written.
+
+        Raises only what ends the whole: Unavailable, LimitExceeded.
+        """
 
     def close(self) -> None:
-        """End."""
+        """End, also in the middle of a file."""
 
 
 class Writer:
@@ -92,21 +103,30 @@ class Writer:
         self._repository = repository
         self._top = top
         self._options = options
+        self._ended = False
 
-    def run(self, lot: Lot) -> Outcome:
+    def run(self, lot: Lot, told: Told) -> Outcome:
         """Restore the lot: first what needs no content, then small files as their blobs come, then others."""
-        return _Work(self._repository, self._top, self._options, lot).run()
+
+        def go_on(written: int) -> None:
+            if self._ended:
+                raise _Unwanted
+            told(written)
+
+        return _Work(self._repository, self._top, self._options, lot, go_on).run()
 
     def close(self) -> None:
-        """Nothing is its own."""
+        """End what is being written."""
+        self._ended = True
 
 
 class _Work:
-    def __init__(self, repository: Repository, top: int, options: Options, lot: Lot) -> None:
+    def __init__(self, repository: Repository, top: int, options: Options, lot: Lot, told: Told) -> None:
         self._repository = repository
         self._top = top
         self._options = options
         self._lot = lot
+        self._told_of = told
         self._outcome = Outcome()
         self._open: dict[int, tuple[int, bool]] = {}
 
@@ -131,7 +151,8 @@ class _Work:
                         self._make(number, node, (data,))
             for number, node in large:
                 with self._told(number):
-                    self._make(number, node, read_blobs(self._repository, map(bytes.fromhex, node.content or ())))
+                    ids = map(bytes.fromhex, node.content or ())
+                    self._make(number, node, self._repository.load_in_order(BlobType.DATA, ids))
         return self._outcome
 
     def _blobs(self, small: dict[bytes, list[tuple[int, Node]]]) -> Iterator[tuple[bytes, bytes]]:
@@ -172,9 +193,8 @@ class _Work:
         here, heir = self._directory(item.directory)
         with placed(here, item.name, overwrite=self._options.overwrite) as name:
             if node.type == "file":
-                size = self._file(here, name, node, content, heir, number)
+                self._file(here, name, node, content, heir, number)
                 self._outcome.files += 1
-                self._outcome.size += size
                 return
             if node.type == "symlink":
                 target = node.linktarget.encode() if node.linktarget_raw is None else node.linktarget_raw
@@ -191,14 +211,18 @@ class _Work:
             os.utime(name, ns=times(node), dir_fd=here, follow_symlinks=False)
             self._outcome.others += 1
 
-    def _file(self, here: int, name: bytes, node: Node, content: Iterable[bytes], heir: bool, number: int) -> int:
+    def _file(self, here: int, name: bytes, node: Node, content: Iterable[bytes], heir: bool, number: int) -> None:
         file = os.open(name, _NEW, 0o600, dir_fd=here)
         try:
-            size = 0
+            size = told = 0
             hole = False
             for piece in content:
                 hole = _write(file, piece, size)
                 size += len(piece)
+                if size - told >= _TELL:
+                    self._told_of(size - told)
+                    told = size
+            self._outcome.size += size - told
             if hole:
                 os.ftruncate(file, size)
             if size != node.size:
@@ -207,7 +231,6 @@ class _Work:
             os.utime(file, ns=times(node))
         finally:
             os.close(file)
-        return size
 
     def _dress(self, where: int | str, node: Node, heir: bool, number: int) -> None:
         for problem in dress(where, node, owners=self._options.owners, heir=heir):
@@ -332,11 +355,12 @@ class Child:
             )
         self._connection.send(_Job(Path(backend.location).absolute(), key, cache, top, options))
 
-    def run(self, lot: Lot) -> Outcome:
+    def run(self, lot: Lot, told: Told) -> Outcome:
         """Let it do the lot."""
         try:
             self._connection.send(lot)
-            found = self._connection.recv()
+            while isinstance(found := self._connection.recv(), int):
+                told(found)
         except (EOFError, OSError) as error:
             raise Unavailable(
                 "A process that restores ended before its work",
@@ -381,7 +405,7 @@ def serve(connection: Connection) -> None:
                 if writer is None:
                     repository = Repository.open(LocalBackend(job.repository), "", job.cache, key=job.key)
                     writer = Writer(repository, job.target, job.options)
-                answer: Outcome | BaseException = writer.run(lot)
+                answer: Outcome | BaseException = writer.run(lot, connection.send)
             except BaseException as error:  # noqa: BLE001 - whatever it is, who waits at the other end raises it
                 answer = error
             connection.send(answer)

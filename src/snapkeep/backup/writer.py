@@ -24,7 +24,7 @@ from snapkeep.backup.request import (
     snapshot_tag,
 )
 from snapkeep.model.changes import Change
-from snapkeep.model.errors import BaseMissing, NotFound, PermissionDenied, Unavailable
+from snapkeep.model.errors import BaseMissing, Damaged, NotFound, PermissionDenied, Unavailable
 from snapkeep.repository.repository import Repository
 from snapkeep.repository.snapshots import SnapshotFile
 
@@ -48,9 +48,9 @@ def full_backup(
     """Walk the whole source and write a recovery point of it.
 
     With a parent, files whose size, times and inode are as in there are not read again; one of another path, as before
-    the share was renamed, has none of them. `links` is made anew. Files that cannot be read are left out and named in
-    the result, which is then `partial`. Raises NotFound for an absent parent, Unavailable when the source cannot be
-    read.
+    the share was renamed, has none of them. Trees of the parent that are damaged are written again. `links` is made
+    anew. Files that cannot be read are left out and named in the result, which is then `partial`. Raises NotFound for
+    an absent parent, Unavailable when the source cannot be read.
     """
     result = BackupResult(Mode.FULL, parent=parent)
     with (
@@ -59,17 +59,20 @@ def full_backup(
         _readers(ProcessReaders, repository, request, readers) as pool,
     ):
         before = repository.statistics.bytes_added
-        base = None
+        base, in_doubt = None, False
         if parent is not None:
             snapshot = repository.snapshot(parent)
             result.parent = snapshot.id
             if snapshot.paths == (request.logical_path,):
-                base, _ = share_tree(repository, snapshot, request.logical_path)
+                try:
+                    base, _ = share_tree(repository, snapshot, request.logical_path)
+                except Damaged:
+                    in_doubt = True
         table.clear()
         walk = Walk(
             repository, request, pool, result, in_flight=readers * _LOTS, links=table, report=progress, stop=stop
         )
-        tree = root_tree(repository, request, top, walk.run(base))
+        tree = root_tree(repository, request, top, walk.run(base, in_doubt=in_doubt))
         _still_there(top)
         repository.flush()
         stop()  # the last moment: who was superseded, or has lost the lock, leaves no recovery point

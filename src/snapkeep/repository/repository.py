@@ -137,7 +137,10 @@ class Repository:
     # What comes out
 
     def load(self, type: BlobType, id: BlobId) -> bytes:
-        """Return a blob, also one that is not flushed yet. Raises Damaged when it is damaged or missing."""
+        """Return a blob, also one that is not flushed yet.
+
+        Raises Damaged when it is damaged or missing: it is then stored again, should it be added.
+        """
         waiting = self._writer.waiting(type, id)
         if waiting:
             return open_blob(self.key, id, waiting.sealed, waiting.uncompressed_length)
@@ -165,6 +168,23 @@ class Repository:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def load_in_order(self, type: BlobType, ids: Iterable[BlobId]) -> Iterator[bytes]:
+        """Yield the content of blobs in the order of their ids, some being read ahead. Raises Damaged.
+
+        For big ones: each is a read of its own.
+        """
+        waiting: deque[Future[bytes]] = deque()
+        try:
+            for id in ids:
+                if len(waiting) == _READS:
+                    yield waiting.popleft().result()
+                waiting.append(self._reads.submit(self.load, type, id))
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
     def snapshots(self) -> list[SnapshotFile]:
         """Return all recovery points, the oldest first."""
@@ -302,6 +322,7 @@ class Repository:
                 failure.__cause__ = error
             except Damaged as error:
                 failure = error.with_context(f"Pack {pack}")
+        self._writer.distrust(kind, name)
         raise failure or Damaged(
             f"{kind.name.capitalize()} blob {name.hex()} is missing in the repository {self.location}",
             next_step="If packs are there that the index does not know: `restic repair index`.",

@@ -68,6 +68,7 @@ class PackWriter:
         self._pending: tuple[dict[BlobId, tuple[_Pack, Entry]], ...] = ({}, {})
         self._growing = [_Pack(kind) for kind in BlobType]
         self._uploading = 0
+        self._damaged: set[tuple[BlobType, BlobId]] = set()
         self._packed: list[_Pack] = []
         self._packed_blobs = 0
         self._indexed_at = time.monotonic()
@@ -77,7 +78,11 @@ class PackWriter:
 
     def has(self, type: BlobType, id: BlobId) -> bool:
         """Return whether a blob is stored, or will be by the next `flush`."""
-        return id in self._pending[type] or self._index.has(type, id)
+        return id in self._pending[type] or ((type, id) not in self._damaged and self._index.has(type, id))
+
+    def distrust(self, type: BlobType, id: BlobId) -> None:
+        """Hold a blob to be absent although the index has it: it is damaged, and is stored again when it comes."""
+        self._damaged.add((type, id))
 
     def add(self, blob: SealedBlob) -> bool:
         """Store a blob; False: it was there. May wait for uploads."""
@@ -87,15 +92,15 @@ class PackWriter:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            pending = self._pending[kind]
-            if name in pending or self._index.has(kind, name):
+            if self.has(kind, name):
                 self.statistics.blobs_known += 1
                 return False
             pack = self._growing[kind]
             entry = Entry(kind, name, len(pack.data), length, plain_length)
             pack.data += sealed
             pack.entries.append(entry)
-            pending[name] = (pack, entry)
+            self._pending[kind][name] = (pack, entry)
+            self._damaged.discard((kind, name))
             self.statistics.blobs_new += 1
             self.statistics.bytes_added += length
             if len(pack.data) >= PACK_SIZE or len(pack.entries) >= MAX_BLOBS:

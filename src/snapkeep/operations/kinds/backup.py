@@ -26,6 +26,7 @@ from snapkeep.model.changes import Change
 from snapkeep.model.errors import (
     BaseMissing,
     Busy,
+    Damaged,
     Incomplete,
     InvalidInput,
     LimitExceeded,
@@ -318,7 +319,7 @@ class Job:
                     progress=self.pace.take,
                     stop=stop,
                 ), None
-            except (BaseMissing, Incomplete) as error:
+            except (BaseMissing, Incomplete, Damaged) as error:
                 reason = error.message
         return full_backup(
             repository,
