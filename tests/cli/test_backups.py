@@ -13,6 +13,7 @@ from tests.support.installation import Installation, Json
 from tests.support.restic import run_restic
 
 from snapkeep.cli.backups import PARTIAL, _lines, _tell, exit_code
+from snapkeep.model.errors import InvalidInput
 
 HOSTILE = b"caf\xe9 & %41+.txt"
 
@@ -70,6 +71,22 @@ def test_the_story_of_a_backup(installation: Installation, vault: str, tmp_path:
     assert "Repository vault is sound." in cli("repository", "check", vault).out
     assert cli("backup", "check", vault, "--data", "all", "-o", "json").json()["result"]["packs_read"] > 0
     assert "no errors were found" in run_restic(tmp_path / "vault", "check", "--read-data")
+
+
+def test_a_restore_goes_to_one_place(installation: Installation, vault: str, tmp_path: Path) -> None:
+    cli, live = installation.cli, installation.live()
+    fill(live)
+    id = cli("backup", "run", "files1/projects", "-r", vault, "-o", "json").json()["result"]["backup_id"]
+    (live / "shopping.txt").write_text("nothing\n")
+    for wrong in ([], [str(tmp_path / "target"), "--to-asset"]):
+        assert "goes to one place" in cli("backup", "restore", id, *wrong).err
+    unconfirmed = cli("backup", "restore", id, "--to-asset")
+    assert (unconfirmed.code, "--confirm 'projects'" in unconfirmed.err) == (InvalidInput.exit_code, True)
+    assert "was not confirmed" in cli("backup", "restore", id, "--to-asset", "--confirm", "archive").err
+    assert (live / "shopping.txt").read_text() == "nothing\n"
+    restored = cli("backup", "restore", id, "--to-asset", "--confirm", "projects")
+    assert "to files1/projects; what was there before is in files1/projects@NB" in restored.out
+    assert (live / "shopping.txt").read_text() == "wood\n"
 
 
 def test_what_a_recovery_point_holds(installation: Installation, vault: str, tmp_path: Path) -> None:

@@ -253,6 +253,11 @@ class NutanixFilesTarget(Target):
         assert location.protocol is Protocol.LOCAL
         return Path(location.path)
 
+    def open_live(self, export: Export) -> Path:
+        (location,) = export.locations
+        assert location.live is not None
+        return Path(location.live)
+
     # -- misbehaviour ----------------------------------------------------------------------------------------------
     async def suffer(
         self, fault: Fault, step: Step = Step.ANY, *, times: int | None = 1, value: float | None = None

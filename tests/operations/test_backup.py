@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 from tests.backup.support import assert_equal
 from tests.operations.backups import PASSWORD, Backups
-from tests.support.installation import Installation, installed, until
+from tests.support.installation import Installation, Json, installed, until
 from tests.support.postgres import Postgres
 from tests.support.restic import run_restic
 from tests.support.s3 import S3Server
 
-from snapkeep.model.errors import SnapkeepError
+from snapkeep.model.errors import InvalidInput, SnapkeepError
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.repository import Repository
 
@@ -338,3 +339,59 @@ def test_a_cancel_at_the_end_comes_too_late(backups: Backups) -> None:
     made = backups.known()[0]
     assert backups.left() == [made["snapshot"]]
     assert backups.make()["parent_id"] == made["id"]
+
+
+# -- back to the asset -------------------------------------------------------------------------------------------------
+def put_back(backups: Backups, backup: Json, **body: object) -> Json:
+    wanted = {"confirmation": "projects", **body}
+    return backups.installation.ask("POST", f"/backups/{backup['id']}/restore", wanted)
+
+
+def test_files_come_back_to_the_asset(backups: Backups, tmp_path: Path) -> None:
+    """Over what is there; what is not in the recovery point stays, and a snapshot shows how it was before."""
+    installation, live = backups.installation, backups.installation.live()
+    first = backups.make()
+    backups.change()
+    changed = (live / "d0" / "file-5").read_text()
+    done = installation.wait(put_back(backups, first))["result"]
+    assert (done["target"], done["problem_count"], done["left"]) == ("files1/projects", 0, [])
+    before = done["before"].partition("@")[2]
+    assert set(backups.left()) == {first["snapshot"], before}
+    assert (backups.source({"snapshot": before}) / "d0" / "file-5").read_text() == changed
+    (live / "new" / "added").unlink()
+    (live / "new").rmdir()
+    shutil.rmtree(live / "moved")
+    assert_equal(backups.source(first), live)
+
+
+def test_some_paths_come_back_to_the_asset(backups: Backups) -> None:
+    installation, live = backups.installation, backups.installation.live()
+    first = backups.make()
+    old = {path: (live / path).read_bytes() for path in ("d0/file-5", "d2/file-2", "d3/file-3")}
+    backups.change()
+    (live / "d3" / "file-3").write_text("stays")
+    done = installation.wait(put_back(backups, first, paths=["d0/file-5", "d2"]))["result"]
+    assert done["problem_count"] == 0
+    assert (live / "d0" / "file-5").read_bytes() == old["d0/file-5"]
+    assert (live / "d2" / "file-2").read_bytes() == old["d2/file-2"]
+    assert (live / "d3" / "file-3").read_text() == "stays"
+
+
+def test_what_comes_back_must_be_confirmed(backups: Backups) -> None:
+    first = backups.make()
+    for confirmation in ("", "other"):
+        with pytest.raises(InvalidInput, match="was not confirmed"):
+            put_back(backups, first, confirmation=confirmation)
+    assert backups.left() == [first["snapshot"]]
+
+
+def test_a_cancel_while_files_come_back_closes_the_asset(backups: Backups) -> None:
+    installation = backups.installation
+    first = backups.make()
+    installation.simulator.control("PATCH", "/settings", {"task_seconds": 2.0})
+    operation = put_back(backups, first)
+    until(lambda: installation.operation(operation)["phase"].startswith("export"), 30)
+    installation.rest.request("POST", f"/operations/{operation['id']}/cancel")
+    until(lambda: installation.operation(operation)["ended_at"], 30)
+    assert installation.operation(operation)["state"] == "cancelled"
+    assert len(backups.left()) == 2, "the snapshot of what was there stays"

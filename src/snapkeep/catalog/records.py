@@ -295,6 +295,7 @@ def export_from_row(row: Any, snapshot_vendor_id: str, asset_vendor_id: str) -> 
                 protocol=Protocol(item["protocol"]),
                 path=item["path"],
                 source=item["source"],
+                live=item.get("live"),  # not in rows of older versions
                 options=item["options"],
             )
             for item in row.locations

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from snapkeep.cli.confirm import agree
+from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import parse_asset
 from snapkeep.cli.work import Wait, done, follow
+from snapkeep.model.errors import InvalidInput
 
 app = App(name="backup", help="Back up assets; list, search, restore and forget recovery points.")
 app.command("snapkeep.cli.repositories:check", name="check", help="Check a repository; the same as repository check.")
@@ -180,15 +181,17 @@ def cat(backup: str, path: str, /, *, common: Common = DEFAULT) -> None:
 @app.command
 def restore(
     backup: str,
-    target: Path,
+    target: Path | None = None,
     /,
     *,
     path: Annotated[list[str], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
     overwrite: Flag = False,
+    to_asset: Flag = False,
+    confirm: str | None = None,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
-    """Restore a recovery point, or a part of it, to a directory of the backup host.
+    """Restore a recovery point, or a part of it, to a directory of the backup host or back to the asset.
 
     Parameters
     ----------
@@ -201,6 +204,10 @@ def restore(
         each comes to its own path below the target.
     overwrite
         Into a directory that holds something: replace files of the same name, one by one.
+    to_asset
+        Back to where it was backed up from, over what is there now; a snapshot of that is taken first, and kept.
+    confirm
+        With --to-asset: the name of the asset, to confirm; asked for on a terminal.
     wait
         Wait for the end.
     """
@@ -208,12 +215,17 @@ def restore(
 
     from snapkeep.cli import output
 
+    if (target is None) is not to_asset:
+        raise InvalidInput("A restore goes to one place", next_step="Give a directory, or --to-asset.")
     rest = common.connect()
-    body = {
-        "target": str(target.expanduser().absolute()),
-        "paths": [quote(os.fsencode(item)) for item in path],
-        "overwrite": overwrite,
-    }
+    body: dict[str, Any] = {"paths": [quote(os.fsencode(item)) for item in path]}
+    if target is None:
+        asset = rest.request("GET", f"/backups/{backup}")["asset"]
+        name = asset.partition("/")[2]
+        question = f"Files of {asset!r} will be replaced by those of the recovery point."
+        body["confirmation"] = confirm if confirm is not None else typed(question, name)
+    else:
+        body |= {"target": str(target.expanduser().absolute()), "overwrite": overwrite}
     operation = rest.request("POST", f"/backups/{backup}/restore", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Restoring {backup}")
     result = operation["result"]
@@ -221,7 +233,8 @@ def restore(
         common,
         operation,
         f"Restored {_number(result['files'], 'file')} ({output.size(result['bytes'])}) and "
-        f"{_number(result['directories'], 'directory', 'directories')} to {result['target']}",
+        f"{_number(result['directories'], 'directory', 'directories')} to {result['target']}"
+        + (f"; what was there before is in {result['before']}" if to_asset else ""),
     )
 
 

@@ -110,6 +110,19 @@ async def test_an_export_opens_nothing_else(target: Target) -> None:
 
 
 @promise(*NEEDED)
+async def test_a_read_write_export_leads_to_the_live_asset(target: Target) -> None:
+    """Where it says so, what is written there is in the asset; a read-only one does not say so."""
+    async with connected(target) as hand:
+        asset, snapshot = await exported_file(hand, "x")
+        export = await hand.export(asset, snapshot)
+        assert [location.live for location in export.locations if location.live is not None] == []
+        export = await hand.export(asset, snapshot, mode=AccessMode.READ_WRITE)
+        if any(location.live is not None for location in export.locations):
+            (target.open_live(export) / "written").write_text("by the backup host")
+            assert (target.live_path(asset) / "written").read_text() == "by the backup host"
+
+
+@promise(*NEEDED)
 async def test_a_deport_takes_the_access_away(target: Target) -> None:
     """After `Done` the host cannot read the export any more."""
     async with connected(target) as hand:

@@ -205,6 +205,10 @@ class Target(ABC):
         """Return the directory on this machine where the export's content is, if it is readable now."""
         cannot("read exports")
 
+    def open_live(self, export: Export) -> Path:
+        """Return the directory on this machine where a read-write export shows the live asset."""
+        cannot("write to exports")
+
     # -- what others do on the system ----------------------------------------------------------------------------
     async def unsupported_asset(self) -> Asset:
         """Make an asset that has no capability at all, as discovery shows it."""

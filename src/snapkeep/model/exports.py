@@ -51,6 +51,8 @@ class Location:
     protocol: Protocol
     path: str
     source: str = ""
+    live: str | None = None
+    """Where a read-write export shows the live asset, as `path` does; "" is `source` itself. None: it does not."""
     options: Mapping[str, str] = field(default_factory=dict)
 
 

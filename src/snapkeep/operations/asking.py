@@ -280,14 +280,31 @@ class Asking:
         """
         if known := await self._known(by):
             return known
+        return await self._recover(backup, target, {"target": target, "paths": list(paths), "overwrite": overwrite}, by)
+
+    async def put_back(
+        self, backup: BackupRecord, paths: Sequence[str], confirmation: str, by: Requester
+    ) -> OperationRecord:
+        """Restore files from a recovery point to the asset that it was made of, over what is there.
+
+        `confirmation` must be the asset's name. A snapshot of what was there is taken first.
+        """
+        if known := await self._known(by):
+            return known
+        asset = await self._catalog.inventory.asset(backup.asset_id)
+        if asset.gone_at is not None:
+            raise NotFound(f"{asset.reference} no longer exists on the system", next_step="Restore to a directory.")
+        for capability in (Capability.CREATE, Capability.EXPORT):
+            asset.asset.require(capability)
+        require_confirmation(asset.asset, confirmation)
+        request = {"target": None, "asset_id": asset.id, "paths": list(paths), "confirmation": confirmation}
+        return await self._recover(backup, asset.reference, request, by)
+
+    async def _recover(
+        self, backup: BackupRecord, target: str, request: Mapping[str, Any], by: Requester
+    ) -> OperationRecord:
         repository = await self._catalog.repositories.get(backup.repository_id)
-        request = {
-            "repository_id": repository.id,
-            "backup_id": backup.id,
-            "target": target,
-            "paths": list(paths),
-            "overwrite": overwrite,
-        }
+        request = {"repository_id": repository.id, "backup_id": backup.id, **request}
         return await self._submit(
             "recover", _Subject.repository(repository), f"{backup.reference} to {target}", request, by
         )

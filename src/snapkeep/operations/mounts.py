@@ -1,4 +1,4 @@
-"""Making an export readable: a path on this machine, or a kernel mount, read-only."""
+"""Making an export readable, or its asset writable: a path on this machine, or a kernel mount."""
 
 from __future__ import annotations
 
@@ -16,29 +16,43 @@ from snapkeep.model.exports import Export, Location, Protocol
 from snapkeep.operations.host import Host
 
 MOUNT_SECONDS = 60.0
-OPTIONS = "ro,nosuid,nodev,noexec,soft,timeo=600,retrans=3"
-"""A server that does not answer for minutes gives an error to the reader, rather than a process that nobody can end."""
+OPTIONS = "nosuid,nodev,noexec,soft,timeo=600,retrans=3"
+"""A server that does not answer for minutes gives an error to the reader, rather than a process that nobody can end.
+
+Who writes is told so at the latest when it closes the file.
+"""
 
 log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def mounted(export: Export, snapshot_name: str, host: Host, label: str) -> AsyncIterator[Path]:
+async def mounted(
+    export: Export, snapshot_name: str, host: Host, label: str, *, live: bool = False
+) -> AsyncIterator[Path]:
     """Give the directory of an exported snapshot, checked to be this one. `label` names the mount point.
 
-    Raises Unsupported without a way that works here, NotFound when the snapshot is not there, and what `mount` says.
+    `live`: of a read-write export, give instead the asset itself, that shows this snapshot. Raises Unsupported without
+    a way that works here, NotFound when the snapshot is not there, and what `mount` says.
     """
     location = _reachable(export.locations)
+    if live and location.live is None:
+        raise Unsupported(
+            "The exports of this system do not show the asset itself, only snapshots",
+            next_step="Restore to a directory, and copy from there.",
+        )
     if location.protocol is Protocol.LOCAL:
-        yield await asyncio.to_thread(_local, Path(location.path), snapshot_name)
+        found = await asyncio.to_thread(_local, Path(location.path), snapshot_name)
+        yield Path(location.live) if live and location.live is not None else found
         return
     point = host.mounts / label
     await asyncio.to_thread(point.mkdir, parents=True, exist_ok=True)
     await _unmount(point)  # left over from a process that died
-    options = ",".join([OPTIONS, *(f"{name}={value}" if value else name for name, value in location.options.items())])
+    wanted = {"rw" if live else "ro": "", **location.options}
+    options = ",".join([*(f"{name}={value}" if value else name for name, value in wanted.items()), OPTIONS])
     try:
         await _run("mount", "-t", "nfs", "-o", options, "--", location.source, str(point))
-        yield await asyncio.to_thread(_checked, _inside(point, location.path), snapshot_name)
+        found = await asyncio.to_thread(_checked, _inside(point, location.path), snapshot_name)
+        yield _inside(point, location.live) if live and location.live is not None else found
     finally:
         await _unmount(point)
         point.rmdir()

@@ -65,6 +65,8 @@ async def _move_again(
             return await operations.back_up(asset, repository, by, full=request["full"], keep_base=request["keep_base"])
         case "recover":
             backup = await catalog.backups.get(request["backup_id"])
+            if request["target"] is None:
+                return await operations.put_back(backup, request["paths"], request["confirmation"], by)
             how = {"overwrite": request["overwrite"]}  # what it may have refused to replace is somebody's
             return await operations.recover(backup, request["target"], request["paths"], by, **how)
         case "check":

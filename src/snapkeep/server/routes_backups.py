@@ -183,9 +183,12 @@ async def _let_go(parts: Context, chain: ChainRecord, caller: Requester) -> None
 
 @router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED)
 async def restore_backup(backup_id: str, body: RecoverIn, parts: Parts, caller: Caller) -> OperationOut:
-    """Restore all of a recovery point, or some paths, to a directory of the backup host."""
+    """Restore all of a recovery point, or some paths: to a directory of the backup host, or back to the asset."""
     backup = await parts.catalog.backups.get(backup_id)
-    operation = await parts.operations.recover(backup, body.target, body.paths, caller, overwrite=body.overwrite)
+    if body.target is None:
+        operation = await parts.operations.put_back(backup, body.paths, body.confirmation or "", caller)
+    else:
+        operation = await parts.operations.recover(backup, body.target, body.paths, caller, overwrite=body.overwrite)
     return OperationOut.of(operation)
 
 

@@ -41,15 +41,17 @@ class BackupIn(In):
 class RecoverIn(In):
     """A restore of files from a recovery point."""
 
-    target: str = Field(
+    target: str | None = Field(
+        default=None,
         pattern=r"^/[^\x00]*$",
         max_length=4095,
-        description="Absolute path of a directory on the host of the repository's queue.",
+        description="Absolute path of a directory on the host of the repository's queue; without: back to the asset.",
     )
     paths: list[str] = Field(
         default=[], max_length=1000, description="What to restore, below the asset, percent-encoded; none: all of it."
     )
     overwrite: bool = Field(default=False, description="Into a directory that holds something: replace what is there.")
+    confirmation: str | None = Field(default=None, description="Back to the asset: its name, to confirm.")
 
 
 class CheckIn(In):

@@ -40,7 +40,7 @@ from snapkeep.model.errors import (
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
 from snapkeep.operations.bridge import changes_for_thread
-from snapkeep.operations.kinds.base import Mover
+from snapkeep.operations.kinds.base import Mover, export_label, tidy
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
 from snapkeep.operations.run import Run, Told
@@ -141,7 +141,7 @@ class BackupHandler(Mover):
         if backup is None:
             backup = await self._make(run)
         run.past_cancel()
-        left = await _tidy(run, backup.snapshot_id, "deport")
+        left = await tidy(run, backup.snapshot_id, "deport")
         stay = await self._let_bases_go(run, backup)
         return {
             "backup_id": backup.id,
@@ -159,14 +159,14 @@ class BackupHandler(Mover):
         """Leave no export and no snapshot of a backup that did not come to its end; a recovery point stays."""
         backup = await run.catalog.backups.known(_backup_id(run))
         if backup is not None:
-            await _tidy(run, backup.snapshot_id, "undo: deport", strict=True)
+            await tidy(run, backup.snapshot_id, "undo: deport", strict=True)
             return
         made = await run.ended_part("snapshot")
         if made is None or made.result is None:
             return
-        for label in ("changes", _export_label(run)):  # what was cancelled needs the snapshot until its end
+        for label in ("changes", export_label(run)):  # what was cancelled needs the snapshot until its end
             await run.ended_part(label)
-        await _tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
+        await tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
         snapshot = await run.catalog.inventory.snapshot(made.result["snapshot_id"])
         if snapshot.gone_at is None:
             await _delete(run, snapshot, "undo: delete", run.limits.undo)
@@ -188,7 +188,7 @@ class BackupHandler(Mover):
         plan = await self._plan(run, asset, snapshot)
         host = run.host.backup_host
         exported = await run.part(
-            _export_label(run), lambda by: run.operations.export(snapshot, host, AccessMode.READ_ONLY, by)
+            export_label(run), lambda by: run.operations.export(snapshot, host, AccessMode.READ_ONLY, by)
         )
         export = (await run.catalog.exports.get((exported.result or {})["export_id"])).export
         async with mounted(export, snapshot.snapshot.name, run.host, run.operation.id) as source:
@@ -423,10 +423,6 @@ def _backup_id(run: Run) -> str:
     return run.request_id("backup")
 
 
-def _export_label(run: Run) -> str:
-    return f"export to {run.host.address}"
-
-
 async def _delete(run: Run, snapshot: SnapshotRecord, label: str, patience: float) -> None:
     """Delete a snapshot. The system may need it still, for a list of changes that nobody waits for any more."""
     until = run.clock.monotonic() + patience
@@ -438,16 +434,3 @@ async def _delete(run: Run, snapshot: SnapshotRecord, label: str, patience: floa
             if run.clock.monotonic() >= until:
                 raise
         await run.pause(min(0.5 * 2**number, 10.0))
-
-
-async def _tidy(run: Run, snapshot_id: str, label: str, *, strict: bool = False) -> list[str]:
-    """Take back every export of the snapshot. Return what could not be; `strict`: raise that instead."""
-    left = []
-    for record in await run.catalog.exports.find(snapshot_row=snapshot_id):
-        try:
-            await run.part(f"{label} from {record.export.host.name}", lambda by: run.operations.deport(record, by))  # noqa: B023
-        except SnapkeepError as error:
-            if strict:
-                raise
-            left.append(f"the export to {record.export.host.name} stays: {error.message}")
-    return left

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from snapkeep.model.errors import Unsupported
+from snapkeep.model.errors import SnapkeepError, Unsupported
 from snapkeep.model.work import Ticket
 from snapkeep.operations.run import Run
 
@@ -47,6 +47,24 @@ class Handler(ABC):
 
         A kind that cannot be cancelled, and is not undone on failure, needs none.
         """
+
+
+async def tidy(run: Run, snapshot_id: str, label: str, *, strict: bool = False) -> list[str]:
+    """Take back every export of a snapshot of ours. Return what could not be; `strict`: raise that instead."""
+    left = []
+    for record in await run.catalog.exports.find(snapshot_row=snapshot_id):
+        try:
+            await run.part(f"{label} from {record.export.host.name}", lambda by: run.operations.deport(record, by))  # noqa: B023
+        except SnapkeepError as error:
+            if strict:
+                raise
+            left.append(f"the export to {record.export.host.name} stays: {error.message}")
+    return left
+
+
+def export_label(run: Run) -> str:
+    """Return how the part is called that exports a snapshot to this host."""
+    return f"export to {run.host.address}"
 
 
 class Mover(Handler):

@@ -1,9 +1,11 @@
-"""Restore files from a recovery point, and check repositories: work of this host alone, no system takes part."""
+"""Restore files from a recovery point, and check repositories."""
 
 from __future__ import annotations
 
 import os
 import time
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +18,11 @@ from snapkeep.backup.request import Progress
 from snapkeep.backup.restore import RestoreResult, make_target, restore
 from snapkeep.catalog.records import BackupRecord
 from snapkeep.model.errors import Incomplete
+from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
 from snapkeep.operations.host import Host
-from snapkeep.operations.kinds.base import Mover
+from snapkeep.operations.kinds.base import Mover, export_label, tidy
+from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Stop, access, share_path
 from snapkeep.operations.run import Run, Told
 from snapkeep.operations.text import size
@@ -67,29 +71,65 @@ def _begun(host: Host, operation_id: str, target: Path) -> bool:
 
 
 class RecoverHandler(Mover):
-    """Restore files from a recovery point to a directory on this host. What was written stays after a cancel."""
+    """Restore files from a recovery point: to a directory on this host, or back to the asset.
+
+    What was written stays after a cancel. Of an asset that files are restored to, a snapshot is taken first, and kept.
+    """
 
     kind = "recover"
     finishing = "restoring"
     cancellable = True
+    undone_on_failure = True
+
+    def turn_key(self, request: Mapping[str, Any]) -> str | None:
+        """Let restores to one asset run one by one."""
+        if request["target"] is not None:
+            return None
+        return str(uuid.uuid5(uuid.UUID(request["asset_id"]), self.kind))  # not the asset's own: the export needs that
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Restore. Raises Incomplete when something could not be; the rest is there."""
         backup = await run.catalog.backups.get(run.request["backup_id"])
+        if run.request["target"] is not None:
+            return await self._restore(run, backup, Path(run.request["target"]), {"target": run.request["target"]})
+        asset = await run.asset()
+        made = await run.part("snapshot", lambda by: run.operations.create(asset, None, by))
+        snapshot = await run.catalog.inventory.snapshot((made.result or {})["snapshot_id"])
+        exported = await run.part(
+            export_label(run),
+            lambda by: run.operations.export(snapshot, run.host.backup_host, AccessMode.READ_WRITE, by),
+        )
+        export = (await run.catalog.exports.get((exported.result or {})["export_id"])).export
+        name = snapshot.snapshot.name
+        async with mounted(export, name, run.host, run.operation.id, live=True) as target:
+            told = await self._restore(run, backup, target, {"target": asset.reference, "before": snapshot.reference})
+        return told | {"left": await tidy(run, snapshot.id, "deport")}
+
+    async def undo(self, run: Run, ticket: Ticket | None) -> None:
+        """Leave what was restored: nobody can tell any more what was there before, but the snapshot of it."""
+        if run.request["target"] is not None:
+            return
+        made = await run.ended_part("snapshot")
+        await run.ended_part(export_label(run))
+        if made is not None and made.result is not None:
+            await tidy(run, made.result["snapshot_id"], "undo: deport", strict=True)
+
+    async def _restore(self, run: Run, backup: BackupRecord, target: Path, about: dict[str, Any]) -> dict[str, Any]:
+        """Restore to a directory; return `about` and what was done."""
         way = await access(run.catalog, await run.catalog.repositories.get(backup.repository_id), run.host)
-        target, pace = Path(run.request["target"]), _Pace("restoring")
+        pace, to_asset = _Pace("restoring"), run.request["target"] is None
         paths = [unquote_to_bytes(path) for path in run.request["paths"]] or [b""]
 
         def work(stop: Stop) -> list[RestoreResult]:
             with way.at_work(stop) as (repository, check):
                 point = RecoveryPoint(repository, repository.snapshot(backup.restic_id))
-                overwrite = run.request["overwrite"] or _begun(run.host, run.operation.id, target)
+                overwrite = to_asset or run.request["overwrite"] or _begun(run.host, run.operation.id, target)
                 return [
                     restore(
                         point,
                         target,
                         path=below_share(backup, path),
-                        into=path.strip(b"/") if len(paths) > 1 else b"",
+                        into=path.strip(b"/") if to_asset or len(paths) > 1 else b"",
                         overwrite=overwrite or number > 0,
                         progress=pace.take,
                         stop=check,
@@ -103,7 +143,7 @@ class RecoverHandler(Mover):
         count = sum(result.problem_count for result in results)
         told: dict[str, Any] = {
             "backup_id": backup.id,
-            "target": str(target),
+            **about,
             "files": sum(result.files for result in results),
             "directories": sum(result.directories for result in results),
             "others": sum(result.others for result in results),
@@ -122,9 +162,6 @@ class RecoverHandler(Mover):
                 **told,
             )
         return told
-
-    async def undo(self, run: Run, ticket: Ticket | None) -> None:
-        """Leave what was restored: nobody can tell any more what was there before."""
 
 
 class CheckHandler(Mover):

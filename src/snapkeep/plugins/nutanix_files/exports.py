@@ -247,14 +247,17 @@ class Exports:
 
     async def _locations(self, ticket: Ticket) -> tuple[Location, ...]:
         share, inside = ticket["share_name"], f"{SNAPSHOT_DIRECTORY}/{ticket['snapshot_name']}"
+        writable = ticket["mode"] == AccessMode.READ_WRITE
         if self._settings.local_exports is not None:
             root = self._settings.local_exports / ticket["address"] / share
-            return (Location(protocol=Protocol.LOCAL, path=str(root / inside)),)
+            live = str(root / "live") if writable else None
+            return (Location(protocol=Protocol.LOCAL, path=str(root / inside), live=live),)
+        live = "" if writable else None
         host = self._settings.file_server_fqdn or str((await self._client.file_server())["name"])
         if ticket["protocol"] == "SMB":
-            return (Location(protocol=Protocol.SMB, source=f"//{host}/{share}", path=inside),)
-        options = {"ro": ""} if ticket["mode"] == AccessMode.READ_ONLY else {}
-        return (Location(protocol=Protocol.NFS, source=f"{host}:/{share}", path=inside, options=options),)
+            return (Location(protocol=Protocol.SMB, source=f"//{host}/{share}", path=inside, live=live),)
+        options = {} if writable else {"ro": ""}
+        return (Location(protocol=Protocol.NFS, source=f"{host}:/{share}", path=inside, options=options, live=live),)
 
 
 def require_backup_type(partner: Mapping[str, Any]) -> None:
