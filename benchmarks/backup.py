@@ -143,7 +143,8 @@ class Ours:
             target=str(task.target or ""),
         )
         command = [sys.executable, "-m", "benchmarks.backup_ours"]
-        said, seconds, memory = _measured(command, ROOT, dict(os.environ), msgspec.json.encode(job))
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        said, seconds, memory = _measured(command, ROOT, environment, msgspec.json.encode(job))
         outcome = msgspec.json.decode(said, type=Outcome)
         if not task.target:
             store.snapshot_id, store.name = outcome.snapshot_id, task.name

@@ -412,17 +412,7 @@ class Update:
         if not found and place.base and not place.walked:
             return place.base  # moved, or looked at: what it holds is as it was
         base = self._bases.tree(place.base) if place.base and not place.walked else _NOTHING
-        texts: list[bytes | Raw] = []
-        taken = 0  # nodes of the base that are dealt with
-        for name, node, directory in found:
-            at, there = base.place(name)
-            texts += base.texts[taken:at]
-            taken = at + there
-            text = self._closed(join(path, name), node) if directory else node
-            if text is not None:
-                texts.append(text)
-        texts += base.texts[taken:]
-        tree = self._repository.add_plain(BlobType.TREE, tree_text(texts))
+        tree = self._repository.add_plain(BlobType.TREE, self._text(path, base, found))
         if place.base is None:
             self._result.directories_new += 1
         elif place.base == tree:
@@ -430,6 +420,29 @@ class Update:
         else:
             self._result.directories_changed += 1
         return tree
+
+    def _text(self, path: bytes, base: Tree, found: list[tuple[bytes, bytes | None, bool]]) -> bytes:
+        """Return the text of a directory's new tree: the parent's with other nodes in it."""
+        nodes = [(name, self._closed(join(path, name), node) if directory else node) for name, node, directory in found]
+        spans = [base.span(name) if node is not None else None for name, node in nodes]
+        if None not in spans:  # all were there: what lies between them stays
+            pieces: list[bytes] = []
+            taken = 0
+            for (_, node), span in zip(nodes, spans, strict=True):
+                start, end = span or (0, 0)
+                pieces += base.text[taken:start], node or b""
+                taken = end
+            return b"".join([*pieces, base.text[taken:]])
+        texts: list[bytes | Raw] = []
+        taken = 0  # nodes of the base that are dealt with
+        for name, text in nodes:
+            at, there = base.place(name)
+            texts += base.texts[taken:at]
+            taken = at + there
+            if text is not None:
+                texts.append(text)
+        texts += base.texts[taken:]
+        return tree_text(texts)
 
     def _closed(self, path: bytes, node: bytes | None) -> bytes | None:
         """Return the whole node of a directory."""

@@ -114,26 +114,47 @@ _decode_content = msgspec.json.Decoder(list[str] | None).decode
 class Tree:
     """A tree that was read: names (as bytes, sorted), the text of each node, and what is known of it.
 
-    A backup asks a tree of many nodes for a few of them. So what the nodes say is read when it is asked for.
+    A backup asks a tree of many nodes for a few of them. So these are looked for in the text, and all are told apart
+    only where that is not enough.
     """
 
-    __slots__ = ("_names", "text", "texts")
+    __slots__ = ("_names", "_texts", "text")
 
     def __init__(self, text: bytes) -> None:
-        """Raises Damaged when `text` is no tree."""
-        try:
-            self.texts: list[msgspec.Raw] = _decode_raws(text).nodes
-            if not text.isascii():
-                text.decode()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _no_tree(error) from error
-        if self.texts:
-            _node_name(self.texts[0])
         self.text = text
         self._names: list[bytes] | None = None
+        self._texts: list[msgspec.Raw] | None = None
 
     def __reduce__(self) -> tuple[type[Tree], tuple[bytes]]:
         return Tree, (self.text,)
+
+    @property
+    def texts(self) -> list[msgspec.Raw]:
+        """The text of each node. Raises Damaged when this is no tree."""
+        if self._texts is None:
+            try:
+                self._texts = _decode_raws(self.text).nodes
+                if not self.text.isascii():
+                    self.text.decode()
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise _no_tree(error) from error
+            if self._texts:
+                _node_name(self._texts[0])
+        return self._texts
+
+    def span(self, name: bytes) -> tuple[int, int] | None:
+        """Return where the node of that name begins and ends in the text.
+
+        None says only that it was not found so: it may be written otherwise than we and restic write it. What is
+        looked for can only be the beginning of a node, since within a string every quotation mark has a backslash.
+        """
+        text = self.text
+        start = text.find(b'{"name":"%s","type":"' % quote(name).encode())
+        content = text.find(b',"content":', start) if start >= 0 else -1  # behind the extended attributes, with names
+        if content < 0:
+            return None
+        end = text.find(b'},{"name":"', content)
+        return start, end + 1 if end >= 0 else text.rfind(b"]}")
 
     @property
     def names(self) -> list[bytes]:
@@ -154,6 +175,8 @@ class Tree:
 
     def known(self, name: bytes) -> Known | None:
         """Return what is known of the node of that name. Raises Damaged."""
+        if span := self.span(name):
+            return _read(_decode_known, self.text[slice(*span)])
         at = self.position(name)
         return None if at is None else _read(_decode_known, self.texts[at])
 

@@ -32,7 +32,7 @@ from snapkeep.model.errors import Unavailable
 from snapkeep.repository.blobs import BlobType, SealedBlob
 from snapkeep.repository.crypto import OVERHEAD, Key
 
-_FIRST = 2  # threads in this process
+_FIRST = 1  # threads in this process
 _SEND = 512 << 10  # bytes of blobs that a process sends at once
 
 

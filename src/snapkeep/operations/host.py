@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from snapkeep.model.exports import BackupHost
+from snapkeep.repository.keyring import KeyRing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,8 @@ class Host:
     directory: Path
     readers: int = 16
     """Files that a backup reads at once."""
+    keys: KeyRing = field(default_factory=KeyRing, repr=False, compare=False)
+    """Of the repositories that this process has opened."""
 
     @property
     def backup_host(self) -> BackupHost:

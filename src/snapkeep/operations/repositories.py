@@ -40,7 +40,7 @@ class Access:
         secrets, password = _parted(self.secrets())
         backend = open_backend(self.record.location, secrets)
         try:
-            repository = Repository.open(backend, password, self.host.cache)
+            repository = Repository.open(backend, password, self.host.cache, keys=self.host.keys)
         except BaseException:
             backend.close()
             raise

@@ -33,9 +33,13 @@ class SealedBlob(NamedTuple):
     """0: it is stored as it is, since compression made it no smaller."""
 
 
+_LEVELS = {BlobType.DATA: 3, BlobType.TREE: 1}
+"""Of compression. Trees become no smaller by a higher one, and are most of what an incremental backup writes."""
+
+
 class _Zstd(threading.local):
     def __init__(self) -> None:
-        self.compress = zstandard.ZstdCompressor(level=3).compress
+        self.compress = {kind: zstandard.ZstdCompressor(level=level).compress for kind, level in _LEVELS.items()}
         self.decompress = zstandard.ZstdDecompressor().decompress
 
 
@@ -50,7 +54,7 @@ def seal_blob(key: Key, type: BlobType, plain: bytes, id: BlobId | None = None) 
     """
     if id is None:
         id = _sha256(plain).digest()
-    packed = _zstd.compress(plain)
+    packed = _zstd.compress[type](plain)
     length = len(plain)
     if len(packed) < length:
         return SealedBlob(type, id, key.seal(packed), length)

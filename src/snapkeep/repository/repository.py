@@ -14,12 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from snapkeep.model.errors import AuthenticationFailed, Conflict, Damaged, InvalidInput, NotFound, SnapkeepError
+from snapkeep.model.errors import Conflict, Damaged, InvalidInput, NotFound, SnapkeepError
 from snapkeep.repository.backends import NAME, Backend, FileKind
 from snapkeep.repository.blobs import BlobId, BlobType, SealedBlob, open_blob, seal_blob
 from snapkeep.repository.config import Config
-from snapkeep.repository.crypto import Key, make_key_file, open_key_file
+from snapkeep.repository.crypto import Key, make_key_file
 from snapkeep.repository.index import Index
+from snapkeep.repository.keyring import KeyRing
+from snapkeep.repository.keys import find_key
 from snapkeep.repository.locks import RepositoryLock
 from snapkeep.repository.packs import Entry, read_header, verify_pack
 from snapkeep.repository.segments import Location
@@ -31,7 +33,6 @@ _READS = 4
 _READ_AT_ONCE = 10_000  # blobs that `load_many` sorts by pack
 _READ_SIZE = 8 << 20
 _READ_GAP = 128 << 10  # it is quicker to read so much in vain than to ask once more
-_MOST_KEYS = 20
 _TAIL = 64 << 10
 
 
@@ -76,11 +77,20 @@ class Repository:
         return cls(backend, key, config, cache)
 
     @classmethod
-    def open(cls, backend: Backend, password: str, cache: Path | None = None, *, key: Key | None = None) -> Self:
+    def open(
+        cls,
+        backend: Backend,
+        password: str,
+        cache: Path | None = None,
+        *,
+        key: Key | None = None,
+        keys: KeyRing | None = None,
+    ) -> Self:
         """Open a repository. Raises NotFound, AuthenticationFailed, Damaged.
 
         `cache`: where segments of the index are kept, so that only the first time takes long. `key`: of a repository
         that was opened before; the password, from which it takes half a second to derive it, is not used then.
+        `keys`: where keys are remembered for the next time.
         """
         try:
             sealed = backend.load(FileKind.CONFIG, "")
@@ -88,7 +98,7 @@ class Repository:
             raise NotFound(
                 f"There is no repository in {backend.location}", next_step="Check the place; or make one there."
             ) from error
-        found = key or _find_key(backend, password)
+        found = key or (keys.key(backend, password) if keys else find_key(backend, password)[1])
         try:
             config = Config.from_json(found.open(sealed))
         except Damaged as error:
@@ -371,27 +381,3 @@ class Repository:
                     continue
             found.append((name, self.load(kind, name)))
         return found
-
-
-def _find_key(backend: Backend, password: str) -> Key:
-    """Return the keys of the repository; each password has a key file. Raises AuthenticationFailed, Damaged."""
-    damage: Damaged | None = None
-    names = [name for name, _ in islice(backend.list(FileKind.KEY), _MOST_KEYS)]
-    if not names:
-        raise Damaged(f"The repository {backend.location} has no key file: nothing in it can be read")
-    for name in names:
-        try:
-            content = backend.load(FileKind.KEY, name)
-            if hashlib.sha256(content).hexdigest() != name:
-                raise Damaged(f"Key file {name} does not match its checksum")
-            if key := open_key_file(content, password):
-                return key
-        except NotFound:
-            continue
-        except Damaged as error:
-            damage = error
-    if damage:
-        raise damage
-    raise AuthenticationFailed(
-        f"The password is not one of the repository {backend.location}", next_step="Check the repository's password."
-    )
