@@ -62,12 +62,15 @@ def test_wrong_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "extra", "library"),
-    [("s3:https://host/b", "s3", "boto3"), ("sftp:host:/x", "sftp", "asyncssh")],
+    ("url", "extra", "library", "module"),
+    [("s3:https://host/b", "s3", "boto3", "backends.s3"), ("sftp:host:/x", "ssh", "asyncssh", "backends.sftp")],
 )
-def test_a_missing_extra_is_named(url: str, extra: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(
+    url: str, extra: str, library: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"snapkeep.repository.backends.{extra}")
+    monkeypatch.delitem(sys.modules, f"snapkeep.repository.{module}")
+    monkeypatch.delitem(sys.modules, "snapkeep.ssh", raising=False)
     with pytest.raises(InvalidInput) as caught:
         open_backend(url, {"access_key": "a", "secret_key": "b"} if extra == "s3" else {})
     assert f"snapkeep[{extra}]" in caught.value.next_step

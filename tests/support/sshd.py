@@ -28,14 +28,20 @@ def require_sshd() -> str:
 
 
 class SshServer:
-    """Lets in whoever runs the tests, with `private_key`. Has only SFTP; keeps its port when it starts again."""
+    """Lets in whoever runs the tests, or `user`, with `private_key`; keeps its port when it starts again.
 
-    def __init__(self, directory: Path, *, biggest_file: int | None = None) -> None:
+    Has only SFTP, or with `programs` whatever the user may run.
+    """
+
+    def __init__(
+        self, directory: Path, *, biggest_file: int | None = None, programs: bool = False, user: str | None = None
+    ) -> None:
         self._program = require_sshd()
         self._directory = directory
         self._biggest_file = biggest_file
         self._child: subprocess.Popen[bytes] | None = None
-        self.user = getpass.getuser()
+        self._programs = programs
+        self.user = user or getpass.getuser()
         self.port = _free_port()
         login = asyncssh.generate_private_key("ssh-ed25519")
         self.private_key = login.export_private_key().decode()
@@ -58,7 +64,8 @@ class SshServer:
             f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {self._directory}/host_key\n"
             f"AuthorizedKeysFile {self._directory}/authorized_keys\nStrictModes no\nUsePAM no\nPidFile none\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-            "Subsystem sftp internal-sftp\nForceCommand internal-sftp\nMaxStartups 100\n"
+            "Subsystem sftp internal-sftp\nMaxStartups 100\n"
+            + ("" if self._programs else "ForceCommand internal-sftp\n")
         )
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)

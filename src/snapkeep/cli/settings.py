@@ -10,6 +10,8 @@ from typing import Any
 from snapkeep.model.errors import InvalidInput
 
 Json = dict[str, Any]
+_PEM = "-----BEGIN "
+"""How a private key begins, which is many lines (RFC 7468)."""
 
 
 def plain_settings(plugin: Json, pairs: Iterable[str]) -> Json:
@@ -28,6 +30,8 @@ def plain_settings(plugin: Json, pairs: Iterable[str]) -> Json:
 
 
 def _typed(value: str, schema: Json) -> Any:
+    if schema.get("type") == "array":
+        return [_typed(item, schema.get("items", {})) for item in value.split(",") if item]
     kinds = {schema.get("type"), *(item.get("type") for item in schema.get("anyOf", ()))}
     formats = {schema.get("format"), *(item.get("format") for item in schema.get("anyOf", ()))}
     if "path" in formats:  # seen from here, not from the directory of the server
@@ -49,7 +53,8 @@ def secret_settings(plugin: Json, files: Iterable[str], variables: Iterable[str]
     for pair in files:
         name, path = _pair(pair, "--secret-file NAME=FILE")
         try:
-            secrets[name] = Path(path).read_text().splitlines()[0]
+            text = Path(path).read_text()
+            secrets[name] = text if text.startswith(_PEM) else text.splitlines()[0]
         except (OSError, IndexError, UnicodeDecodeError) as error:
             raise InvalidInput(f"No secret can be read from {path!r}: {error}") from error
     for pair in variables:

@@ -42,7 +42,7 @@ def add(
     set
         A setting as NAME=VALUE; repeat it. See `snapkeep plugin show PLUGIN` for all of them.
     secret_file
-        A secret as NAME=FILE: the first line of the file.
+        A secret as NAME=FILE: the first line of the file; of a private key, all of it.
     secret_env
         A secret as NAME=VARIABLE: taken from the environment.
     ask
@@ -124,7 +124,7 @@ def change(
     unset
         NAME of a setting or secret to take away.
     secret_file
-        A secret as NAME=FILE: the first line of the file.
+        A secret as NAME=FILE: the first line of the file; of a private key, all of it.
     secret_env
         A secret as NAME=VARIABLE: taken from the environment.
     ask

@@ -33,7 +33,8 @@ class SystemSettings(BaseModel):
     @classmethod
     def _check_paths(cls, value: Any) -> Any:
         """A relative path would depend on the directory in which the server was started."""
-        if isinstance(value, Path) and not value.is_absolute():
+        paths = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(path, Path) and not path.is_absolute() for path in paths):
             raise ValueError("must be an absolute path")
         return value
 
@@ -68,8 +69,15 @@ class SystemSettings(BaseModel):
             if isinstance(value, SecretStr):
                 hidden[name] = value.get_secret_value()
             elif value is not None:
-                plain[name] = str(value) if isinstance(value, Path) else value
+                plain[name] = _plain(value)
         return plain, hidden
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$")]

@@ -11,13 +11,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from snapkeep.model.errors import (
     AuthenticationFailed,
     Conflict,
-    InvalidInput,
     LimitExceeded,
     NotFound,
     PermissionDenied,
@@ -25,13 +23,9 @@ from snapkeep.model.errors import (
     Unavailable,
 )
 from snapkeep.repository.backends import NAME, FileKind
+from snapkeep.ssh import connection_options, login, trust
 
-try:
-    import asyncssh
-except ImportError as missing:
-    raise InvalidInput(
-        "Repositories over SFTP need a library that is not installed", next_step="Install snapkeep[sftp]."
-    ) from missing
+import asyncssh  # isort: skip - snapkeep.ssh says what to install where it is missing
 
 T = TypeVar("T")
 
@@ -69,23 +63,18 @@ class SftpBackend:
         attempts: int = 4,
         timeout: float = 120,
     ) -> None:
-        login = f"{user}@{host}" if user else host
-        self.location = f"sftp:{login}:{path}" if port == 22 else f"sftp://{login}:{port}/{path}"
+        whom = f"{user}@{host}" if user else host
+        self.location = f"sftp:{whom}:{path}" if port == 22 else f"sftp://{whom}:{port}/{path}"
         self._root = path.rstrip("/") or "/"
         self._host = host
         self._attempts = attempts
         self._timeout = timeout
         self._options = {
             "port": port,
-            "config": None,  # a StrictHostKeyChecking of the user's own must not reach us
-            "encryption_algs": "^aes128-gcm@openssh.com,aes256-gcm@openssh.com",  # quicker than what asyncssh prefers
-            "connect_timeout": min(timeout, 15),
-            "login_timeout": min(timeout, 30),
-            "keepalive_interval": 15,
-            "keepalive_count_max": 4,
+            **connection_options(timeout),
             **({"username": user} if user else {}),
-            **_trust(host_key, known_hosts),
-            **_login(private_key, passphrase, password),
+            **trust(host_key, known_hosts),
+            **login(private_key, passphrase, password),
         }
         self._connection: asyncssh.SSHClientConnection | None = None
         self._client: asyncssh.SFTPClient | None = None
@@ -341,28 +330,3 @@ async def _sync(client: asyncssh.SFTPClient, directory: str) -> None:
     with suppress(asyncssh.SFTPError):
         async with client.open(directory, "rb", encoding=None) as opened:
             await opened.fsync()
-
-
-def _trust(host_key: str | None, known_hosts: str | None) -> dict[str, Any]:
-    if host_key:
-        try:
-            return {"known_hosts": ([asyncssh.import_public_key(host_key)], [], [])}
-        except asyncssh.KeyImportError:
-            raise InvalidInput("host_key is not the public key of a server, such as ssh-ed25519 AAAA...") from None
-    if known_hosts:
-        if not Path(known_hosts).is_file():
-            raise InvalidInput(f"There is no file {known_hosts} of known hosts")
-        return {"known_hosts": known_hosts}
-    return {}  # ~/.ssh/known_hosts; without that file no server is trusted
-
-
-def _login(private_key: str | None, passphrase: str | None, password: str | None) -> dict[str, Any]:
-    if private_key:
-        try:
-            key = asyncssh.import_private_key(private_key, passphrase)
-        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
-            raise InvalidInput("private_key cannot be read, or its passphrase is wrong or missing") from None
-        return {"client_keys": [key], "agent_path": None, "password": password}
-    if password:
-        return {"client_keys": None, "agent_path": None, "password": password}
-    return {}
