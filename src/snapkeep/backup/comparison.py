@@ -14,6 +14,7 @@ from snapkeep.backup.nodes import Known, Node, Tree, read_node, same_time
 from snapkeep.backup.reading import join, opened
 from snapkeep.backup.recovery_point import share_tree
 from snapkeep.backup.request import PARTIAL, BackupRequest, Stop, never_stop
+from snapkeep.model.changes import PLACEHOLDER_INODE
 from snapkeep.model.errors import Damaged, Unavailable
 from snapkeep.repository.blobs import BlobId, BlobType
 from snapkeep.repository.crypto import OVERHEAD
@@ -200,7 +201,8 @@ class _Comparison:
             self._unread(path, error)
             return False
         different = [field for field in _COMPARED if getattr(node, field) != getattr(now, field)]
-        if not same_time(node.mtime, now.mtime):
+        placeholder = now.type == "dir" and now.inode == PLACEHOLDER_INODE
+        if not placeholder and not same_time(node.mtime, now.mtime):
             different.append("mtime")
         if _attributes(node) != _attributes(now):
             different.append("extended attributes")

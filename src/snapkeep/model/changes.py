@@ -18,6 +18,10 @@ from typing import NamedTuple
 MAX_PATH = 4095
 """Longest path in bytes (Linux PATH_MAX without its NUL)."""
 
+PLACEHOLDER_INODE = 2
+"""Inode of the empty directory that a btrfs snapshot shows in place of a subvolume that lay in the asset
+(BTRFS_EMPTY_SUBVOL_DIR_OBJECTID). The kernel makes up its times whenever it looks at it anew: they say nothing."""
+
 
 class ChangeOperation(StrEnum):
     """What happened to an object."""

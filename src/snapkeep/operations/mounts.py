@@ -51,7 +51,10 @@ async def mounted(
     options = ",".join([*(f"{name}={value}" if value else name for name, value in wanted.items()), OPTIONS])
     try:
         await _run("mount", "-t", "nfs", "-o", options, "--", location.source, str(point))
-        found = await asyncio.to_thread(_checked, _inside(point, location.path), snapshot_name)
+        if not location.path and location.source.endswith(f"/{snapshot_name}"):
+            found = await asyncio.to_thread(_checked, point, point.name)  # the snapshot is all that is exported
+        else:
+            found = await asyncio.to_thread(_checked, _inside(point, location.path), snapshot_name)
         yield _inside(point, location.live) if live and location.live is not None else found
     finally:
         await _unmount(point)
@@ -103,7 +106,7 @@ def _checked(directory: Path, snapshot_name: str, *, is_link: bool = False) -> P
         ) from error
     except OSError as error:
         raise Unavailable(f"{directory} cannot be read: {error.strerror}") from error
-    if directory.name != snapshot_name or (status.st_mode & 0o170000) != 0o040000:
+    if not str(directory).endswith(f"/{snapshot_name}") or (status.st_mode & 0o170000) != 0o040000:
         raise Unavailable(f"{directory} is not the directory of the snapshot {snapshot_name}")
     return directory
 
