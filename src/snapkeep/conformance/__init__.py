@@ -25,6 +25,6 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{file.stem}" for file in Path(__file__).parent.glob("*.py") if file.stem != "__init__")
 )
 
-from snapkeep.conformance.target import Circumstance, Fault, Step, Target, cannot  # noqa: E402
+from snapkeep.conformance.target import INAPPLICABLE, Circumstance, Fault, Step, Target, cannot  # noqa: E402
 
-__all__ = ["Circumstance", "Fault", "Step", "Target", "cannot"]
+__all__ = ["INAPPLICABLE", "Circumstance", "Fault", "Step", "Target", "cannot"]

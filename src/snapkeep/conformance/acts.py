@@ -47,6 +47,7 @@ def promise(*capabilities: Capability) -> Callable[[Test], Test]:
             for capability in capabilities:
                 if capability not in declared:
                     pytest.skip(f"{target.plugin.name} does not declare {capability}")
+                target.require_applicable(capability)
             async with asyncio.timeout(LONGEST_TEST):
                 await test(target, **others)
 

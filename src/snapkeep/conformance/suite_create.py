@@ -18,7 +18,7 @@ from snapkeep.conformance.acts import (
     request_id,
     stays_pending,
 )
-from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT, Circumstance, Fault, Step, Target
+from snapkeep.conformance.target import FAILED_TASK_TEXT, Circumstance, Fault, Step, Target
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Conflict, InvalidInput, LimitExceeded, NotFound, SnapkeepError, Unavailable
 from snapkeep.model.snapshots import SnapshotKind
@@ -219,7 +219,7 @@ async def test_a_failed_task_keeps_the_systems_reason(target: Target) -> None:
         with pytest.raises(SnapkeepError) as caught:
             await hand.create(asset)
         assert await hand.snapshots_of(asset) == []
-    assert (caught.value.vendor_code, caught.value.vendor_message) == (FAILED_TASK_CODE, FAILED_TASK_TEXT)
+    assert (caught.value.vendor_code, caught.value.vendor_message) == (target.failed_code, FAILED_TASK_TEXT)
     assert FAILED_TASK_TEXT in str(caught.value)
 
 

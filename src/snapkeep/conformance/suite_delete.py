@@ -15,7 +15,7 @@ from snapkeep.conformance.acts import (
     request_id,
     stays_pending,
 )
-from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT, Fault, Step, Target
+from snapkeep.conformance.target import FAILED_TASK_TEXT, Fault, Step, Target
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Busy, InvalidInput, NotFound, SnapkeepError
 from snapkeep.model.snapshots import Snapshot, SnapshotKind
@@ -159,7 +159,7 @@ async def test_a_failed_delete_keeps_the_systems_reason(target: Target) -> None:
         with pytest.raises(SnapkeepError) as caught:
             await hand.delete(asset, snapshot)
         assert await hand.snapshots_of(asset) == [snapshot]
-    assert (caught.value.vendor_code, caught.value.vendor_message) == (FAILED_TASK_CODE, FAILED_TASK_TEXT)
+    assert (caught.value.vendor_code, caught.value.vendor_message) == (target.failed_code, FAILED_TASK_TEXT)
 
 
 @promise(*NEEDED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -53,6 +54,11 @@ def without_directories(found: set[Fact]) -> set[Fact]:
     return {item for item in found if item[:2] not in {(METADATA, DIRECTORY), (MODIFY, DIRECTORY)}}
 
 
+def without_other_names(found: set[Fact], act: str) -> set[Fact]:
+    """Leave out, where a file got or lost a name, that its other names tell of the new number of names."""
+    return {item for item in found if not (act.startswith("hard-link") and item[:2] == (METADATA, HARD_LINK))}
+
+
 def build(root: Path) -> None:
     """Make the content that the base snapshot has."""
     for name in ("keep", "change", "attributes", "remove", "move", "replace", "many-1"):
@@ -61,6 +67,13 @@ def build(root: Path) -> None:
     (root / "directory" / "below").mkdir(parents=True)
     (root / "directory" / "below" / "file").write_text("below")
     (root / "link").symlink_to("keep")
+
+
+def built() -> set[bytes]:
+    """Return the paths that `build` makes; the live asset may show more, such as the place of its snapshots."""
+    with tempfile.TemporaryDirectory() as same:
+        build(Path(same))
+        return {os.fsencode(path.relative_to(same)) for path in Path(same).rglob("*")}
 
 
 def swap(root: Path) -> None:
@@ -129,7 +142,7 @@ async def test_a_diff_is_the_exact_truth(target: Target, case: str) -> None:
     act, truth = CASES[case]
     async with connected(target) as hand:
         found = facts(await hand.diff(*await two(hand, act)))
-    assert without_directories(found) == truth
+    assert without_other_names(without_directories(found), case) == truth
 
 
 @promise(*NEEDED)
@@ -170,9 +183,8 @@ async def test_a_diff_without_base_is_everything(target: Target) -> None:
     """Without a base every object of the snapshot is added, once, with its size."""
     async with connected(target) as hand:
         asset, base, _ = await two(hand, lambda _root: None)
-        live = target.live_path(asset)
         changes = await hand.diff(asset, None, base)
-    present = {os.fsencode(path.relative_to(live)) for path in live.rglob("*")}
+    present = built()
     assert {change.path for change in changes} == present
     assert {change.operation for change in changes} == {ADD}
     assert len(changes) == len(present)

@@ -19,7 +19,7 @@ from snapkeep.conformance.acts import (
     request_id,
     stays_pending,
 )
-from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT, Circumstance, Fault, Step, Target
+from snapkeep.conformance.target import FAILED_TASK_TEXT, Circumstance, Fault, Step, Target
 from snapkeep.model.assets import Asset, Capability
 from snapkeep.model.errors import InvalidInput, NotFound, SnapkeepError, Unsupported
 from snapkeep.model.exports import AccessMode, BackupHost, Export
@@ -432,7 +432,7 @@ async def test_a_failed_export_keeps_the_systems_reason(target: Target) -> None:
         await target.suffer(Fault.FAILED_TASK, Step.EXPORT)
         with pytest.raises(SnapkeepError) as caught:
             await hand.export(asset, snapshot)
-    assert (caught.value.vendor_code, caught.value.vendor_message) == (FAILED_TASK_CODE, FAILED_TASK_TEXT)
+    assert (caught.value.vendor_code, caught.value.vendor_message) == (target.failed_code, FAILED_TASK_TEXT)
 
 
 @promise(*NEEDED)

@@ -14,7 +14,7 @@ from snapkeep.conformance.acts import (
     request_id,
     stays_pending,
 )
-from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT, Fault, Step, Target
+from snapkeep.conformance.target import FAILED_TASK_TEXT, Fault, Step, Target
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import InvalidInput, NotFound, SnapkeepError
 from snapkeep.model.work import Done
@@ -116,7 +116,7 @@ async def test_a_failed_restore_keeps_the_systems_reason(target: Target) -> None
         await target.suffer(Fault.FAILED_TASK, Step.RESTORE)
         with pytest.raises(SnapkeepError) as caught:
             await hand.restore(asset, snapshot)
-    assert (caught.value.vendor_code, caught.value.vendor_message) == (FAILED_TASK_CODE, FAILED_TASK_TEXT)
+    assert (caught.value.vendor_code, caught.value.vendor_message) == (target.failed_code, FAILED_TASK_TEXT)
 
 
 @promise(*NEEDED)

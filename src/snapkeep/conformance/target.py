@@ -7,6 +7,7 @@ leaves out, the tests that need it are skipped with the reason. Nothing here nam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -151,6 +152,10 @@ FAILED_TASK_CODE = "CONFORMANCE-4711"
 FAILED_TASK_TEXT = "The left-handed flange is loose."
 
 
+INAPPLICABLE = "does not apply: "
+"""How the reason of a skip begins when the promise has no meaning for the kind of system."""
+
+
 def cannot(what: str) -> NoReturn:
     """Say that this target cannot do `what`: the test is skipped with that reason."""
     pytest.skip(f"this target cannot {what}")
@@ -181,6 +186,21 @@ class Target(ABC):
     )
     """Two backup hosts (RFC 5737 addresses by default)."""
 
+    foreign_kinds: ClassVar[frozenset[SnapshotKind]] = frozenset(
+        {SnapshotKind.USER, SnapshotKind.SCHEDULE, SnapshotKind.REPLICATION}
+    )
+    """Kinds of snapshots that others take of an asset on such a system."""
+
+    failed_code: ClassVar[str] = FAILED_TASK_CODE
+    """The code of `FAILED_TASK`: another one where the codes of the system have a form of their own."""
+
+    inapplicable: ClassVar[Mapping[str, str]] = {}
+    """What has no meaning for this kind of system, each with the reason: faults, circumstances, capabilities, and
+    methods by name.
+
+    Not what the target merely cannot produce: that is `cannot`.
+    """
+
     # -- must be written -----------------------------------------------------------------------------------------
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -189,6 +209,11 @@ class Target(ABC):
     @abstractmethod
     async def fresh_asset(self) -> Asset:
         """Make a new asset with all capabilities and nothing on it, and return it as discovery shows it."""
+
+    def require_applicable(self, what: str) -> None:
+        """Skip the test, with the reason, when `what` does not apply to this kind of system."""
+        if reason := self.inapplicable.get(str(what)):
+            pytest.skip(f"{INAPPLICABLE}{what} ({reason})")
 
     # -- what the suite does with them ---------------------------------------------------------------------------
     def connect(self, **overrides: Any) -> AbstractAsyncContextManager[Roles]:
@@ -216,10 +241,12 @@ class Target(ABC):
 
     async def paused_asset(self) -> Asset:
         """Make an asset on which snapshots are paused, as discovery shows it."""
+        self.require_applicable("paused_asset")
         cannot("pause snapshots")
 
     async def pause(self, asset: Asset) -> None:
         """Pause snapshots of an asset that was discovered before."""
+        self.require_applicable("pause")
         cannot("pause snapshots")
 
     async def remove_asset(self, asset: Asset) -> None:
@@ -238,8 +265,8 @@ class Target(ABC):
         """Add an asset of this name to those that `many_assets` made."""
         cannot("add an asset to a long list")
 
-    async def foreign_snapshot(self, asset: Asset, name: str, kind: SnapshotKind) -> None:
-        """Take a snapshot as somebody else would."""
+    async def foreign_snapshot(self, asset: Asset, name: str, kind: SnapshotKind) -> str | None:
+        """Take a snapshot as somebody else would; return how discovery is to name it, where that is not `name`."""
         cannot("take snapshots of other kinds")
 
     async def foreign_access(self, asset: Asset, host: BackupHost) -> None:
@@ -248,6 +275,7 @@ class Target(ABC):
 
     async def limit_snapshots(self, count: int) -> None:
         """Let no asset have more than `count` snapshots."""
+        self.require_applicable("limit_snapshots")
         cannot("limit the number of snapshots")
 
     async def use(self, roles: Roles, asset: Asset, snapshot: Snapshot) -> None:
@@ -265,6 +293,7 @@ class Target(ABC):
 
     async def arrange(self, circumstance: Circumstance) -> dict[str, Any]:
         """Return settings (None: leave it out) for a circumstance, after preparing the system for it."""
+        self.require_applicable(circumstance)
         cannot(f"arrange {circumstance}")
 
     async def suffer(
@@ -274,4 +303,5 @@ class Target(ABC):
 
         Connections that were opened before need not notice.
         """
+        self.require_applicable(fault)
         cannot(f"produce {fault}")
