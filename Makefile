@@ -56,6 +56,7 @@ docs: $(DEV)
 test: check $(SDK)
 	scripts/postgresql
 	scripts/sshd
+	scripts/btrfs
 	scripts/restic
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
@@ -64,6 +65,7 @@ bench: $(DEV)
 	$(BIN)/python -m benchmarks.operations
 	scripts/restic
 	$(BIN)/python -m benchmarks.backup
+	$(BIN)/python -m benchmarks.linux_host
 
 # CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
 chaos: $(DEV)

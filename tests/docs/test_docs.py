@@ -32,7 +32,7 @@ from snapkeep.simulators.nutanix_files.settings import Settings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "snapkeep"
-OUTSIDE = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", SOURCE / "plugins" / "nutanix_files" / "README.md")
+OUTSIDE = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((SOURCE / "plugins").glob("*/README.md")))
 
 
 def page(name: str) -> str:
