@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,5 +53,6 @@ def test_a_host_is_protected(installation: Installation, live: Path, tmp_path: P
     back = cli("backup", "restore", backup, "--to-asset", "--confirm", name)
     assert back.code == 0, back
     assert (live / "drafts" / "idea").read_text() == "build a house"
+    assert stat.S_IMODE((live / ".snapkeep").stat().st_mode) == 0o700, "the snapshots are as closed as before"
 
     assert cli("repository", "remove", "v", "--force").code == 0

@@ -40,6 +40,7 @@ from snapkeep.backup.restoring import (
     times,
     workers,
 )
+from snapkeep.model.changes import PLACEHOLDER_INODE
 from snapkeep.model.errors import Conflict, Damaged, InvalidInput, Unavailable
 from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
@@ -268,9 +269,12 @@ class _Restore:
     def _make(self, here: int, name: bytes, above: _Directory, node: Node) -> None:
         if node.subtree is None:
             raise Damaged("the recovery point has no tree of this directory")
+        dressed: Node | None = node
         try:
             os.mkdir(name, 0o700, dir_fd=here)
         except FileExistsError:
+            if node.inode == PLACEHOLDER_INODE:
+                dressed = None  # it stood for a subvolume, and that is what is there: it stays as it is
             if not self._options.overwrite or not stat.S_ISDIR(
                 os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
             ):
@@ -278,7 +282,7 @@ class _Restore:
         above.missing += 1
         self.result.directories += 1
         heir = above.heir or self._options.overwrite
-        self._waiting.append(_Directory(join(above.path, name), above, node, bytes.fromhex(node.subtree), heir))
+        self._waiting.append(_Directory(join(above.path, name), above, dressed, bytes.fromhex(node.subtree), heir))
 
     def _lack(self, directory: _Directory | None) -> None:
         """Count one thing that a directory waited for; finish it, and those above, when it was the last."""
