@@ -1,6 +1,6 @@
 """The diff of two btrfs snapshots beside a bare `btrfs send`: what it costs to make a change list of it.
 
-    python benchmarks/linux_host.py [--files 1000000] [--changed 1000] [--runs 5] [--directory /var/tmp]
+    python -m benchmarks.linux_host [--files 1000000] [--changed 1000] [--runs 5] [--directory /var/tmp]
 
 Makes a btrfs in a file below the directory, with so many files in one subvolume, fifty in a directory; takes a
 snapshot, writes to some files all over the tree, and takes another. Then, in turn: `btrfs send --no-data -p base new`
@@ -18,11 +18,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+from tests.support.btrfs import mounted_btrfs, why_not
 
 from snapkeep.model.assets import Asset
 from snapkeep.model.snapshots import Snapshot, new_snapshot_name
@@ -43,7 +43,13 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=5)
     arguments.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
     given = arguments.parse_args()
-    with mounted(given.directory, (4 << 30) + given.files * BYTES_PER_FILE) as mount:
+    if reason := why_not():
+        sys.exit(f"Not measured: {reason}")
+    size = (4 << 30) + given.files * BYTES_PER_FILE
+    with (
+        tempfile.TemporaryDirectory(prefix="snapkeep-bench-", dir=given.directory) as root,
+        mounted_btrfs(Path(root) / "btrfs", size) as mount,
+    ):
         live = mount / "live"
         subprocess.run(["btrfs", "subvolume", "create", live], check=True, capture_output=True)
         make(live, given.files)
@@ -52,22 +58,6 @@ def main() -> None:
         pair = before, asyncio.run(create(mount))
         print(f"{given.files:,} files, {given.changed:,} changed, {given.runs} runs, medians")
         report(*measure(mount, pair, given.changed, given.runs))
-
-
-@contextmanager
-def mounted(directory: Path, size: int) -> Iterator[Path]:
-    """Make a btrfs in a sparse file, and give where it is mounted."""
-    with tempfile.TemporaryDirectory(prefix="snapkeep-bench-", dir=directory) as root:
-        image, mount = Path(root) / "btrfs.img", Path(root) / "mnt"
-        mount.mkdir()
-        with image.open("wb") as file:
-            file.truncate(size)
-        subprocess.run(["mkfs.btrfs", "--quiet", image], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop,noatime", image, mount], check=True)
-        try:
-            yield mount
-        finally:
-            subprocess.run(["umount", mount], check=True)
 
 
 def make(top: Path, files: int) -> None:

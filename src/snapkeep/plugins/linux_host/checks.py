@@ -10,12 +10,12 @@ from snapkeep.model.assets import Capability
 from snapkeep.model.errors import SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.plugin.commands import Command, allowed
+from snapkeep.plugin.findings import clock, failed, ok
 from snapkeep.plugins.linux_host.btrfs import Btrfs
 from snapkeep.plugins.linux_host.host import Host
 from snapkeep.plugins.linux_host.rights import NEEDED, sudoers
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
 
-CLOCK_SECONDS = 60.0
 _PROGRAMS = {"btrfs": "btrfs-progs", "findmnt": "util-linux", "stat": "coreutils", "find": "findutils"}
 
 
@@ -33,10 +33,10 @@ class Checks:
         try:
             told = (await self._host.commands.run(Command.of("date", "+%s"))).succeeded()
         except SnapkeepError as error:
-            yield _failed("connection", error)
+            yield failed("connection", error)
             return
-        yield _ok("connection", f"Programs run on {self._host.name}")
-        yield _clock(float(told or b"0") - (began + time.time()) / 2)
+        yield ok("connection", f"Programs run on {self._host.name}")
+        yield clock(float(told or b"0") - (began + time.time()) / 2, "host")
         missing = False
         for program, package in _PROGRAMS.items():
             finding = await self._program(program, package)
@@ -62,13 +62,13 @@ class Checks:
                 message=f"{program} cannot be run on {self._host.name}: {error}",
                 next_step=error.next_step or f"Install {package} there.",
             )
-        return _ok(program, f"{program} is there")
+        return ok(program, f"{program} is there")
 
     async def _rights(self) -> AsyncIterator[Finding]:
         """Ask for each kind of work whether it may be done; nothing is done."""
         if not self._settings.sudo:
             if self._host.is_root or (await self._uid()) == 0:
-                yield _ok("rights", "The user is root")
+                yield ok("rights", "The user is root")
             else:
                 yield Finding(
                     check="rights",
@@ -89,7 +89,7 @@ class Checks:
                     next_step="Install this as /etc/sudoers.d/snapkeep:\n" + sudoers("USER"),
                 )
             else:
-                yield _ok(f"right to {capability}", "sudo allows it")
+                yield ok(f"right to {capability}", "sudo allows it")
 
     async def _uid(self) -> int:
         return int((await self._host.commands.run(Command.of("id", "-u"))).succeeded() or b"-1")
@@ -101,7 +101,7 @@ class Checks:
         try:
             mounts = await self._btrfs.mounts()
         except SnapkeepError as error:
-            return _failed("file systems", error)
+            return failed("file systems", error)
         there = sorted(os.fsdecode(mount.target) for mount in mounts)
         if absent := sorted({str(path) for path in self._settings.only} - set(there)):
             return Finding(
@@ -117,23 +117,4 @@ class Checks:
                 message=f"No btrfs file system is mounted on {self._host.name}",
                 next_step="Mount one; nothing else on this host can be protected yet.",
             )
-        return _ok("file systems", f"{len({mount.uuid for mount in mounts})} btrfs file systems are mounted")
-
-
-def _clock(skew: float) -> Finding:
-    if abs(skew) > CLOCK_SECONDS:
-        return Finding(
-            check="clock",
-            outcome=Outcome.WARNING,
-            message=f"The host's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours",
-            next_step="Let both follow the same time server (NTP).",
-        )
-    return _ok("clock", "The clocks agree")
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, outcome=Outcome.OK, message=message)
-
-
-def _failed(check: str, error: SnapkeepError) -> Finding:
-    return Finding(check=check, outcome=Outcome.FAILED, message=str(error), next_step=error.next_step)
+        return ok("file systems", f"{len({mount.uuid for mount in mounts})} btrfs file systems are mounted")

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 
 from snapkeep.model.errors import NotFound, PermissionDenied, SnapkeepError, Unsupported
 from snapkeep.model.work import Finding, Outcome
+from snapkeep.plugin.findings import clock, failed, ok
 from snapkeep.plugins.nutanix_files.client import FILES, PAGE, TASKS, NutanixClient, odata_string
 from snapkeep.plugins.nutanix_files.exports import require_backup_type
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
-
-CLOCK_SECONDS = 60.0
-"""A difference of clocks that people should mend: expiry and schedules depend on it."""
 
 
 class Checks:
@@ -34,16 +32,16 @@ class Checks:
                 "GET", f"{FILES}/config/file-servers", doing="Connecting", params={"$limit": "1"}
             )
         except SnapkeepError as error:
-            yield _failed("connection", error)
+            yield failed("connection", error)
             return
-        yield _ok("connection", f"Connected to {self._settings.base_url}; the certificate is trusted, the login works")
+        yield ok("connection", f"Connected to {self._settings.base_url}; the certificate is trusted, the login works")
         yield _clock(answer.date)
         try:
             server = await self._client.file_server()
         except SnapkeepError as error:
-            yield _failed("file server", error)
+            yield failed("file server", error)
             return
-        yield _ok("file server", f"Found file server {server.get('name')!r}")
+        yield ok("file server", f"Found file server {server.get('name')!r}")
         yield await self._shares()
         async for finding in self._rights():
             yield finding
@@ -54,11 +52,11 @@ class Checks:
             path = f"{await self._client.base()}/mount-targets"
             answer = await self._client.send("GET", path, doing="Listing shares", params={"$limit": str(PAGE)})
         except SnapkeepError as error:
-            return _failed("shares", error)
+            return failed("shares", error)
         total = (answer.json().get("metadata") or {}).get("totalAvailableResults")
         if total == 0:
             return Finding(check="shares", outcome=Outcome.WARNING, message="The file server shows no share")
-        return _ok("shares", f"{total} shares are visible")
+        return ok("shares", f"{total} shares are visible")
 
     async def _rights(self) -> AsyncIterator[Finding]:
         nobody, base = str(uuid.uuid4()), await self._client.base()
@@ -82,11 +80,11 @@ class Checks:
         try:
             await self._client.send(method, path, doing=f"Asking for the right to {right}", json=body, headers=headers)
         except PermissionDenied as error:
-            return _failed(f"right to {right}", error)
+            return failed(f"right to {right}", error)
         except SnapkeepError as error:
             if isinstance(error, NotFound) or str(error.details.get("status", "")) in {"400", "412"}:
-                return _ok(f"right to {right}", "The account has it")
-            return _failed(f"right to {right}", error)
+                return ok(f"right to {right}", "The account has it")
+            return failed(f"right to {right}", error)
         return Finding(
             check=f"right to {right}",
             outcome=Outcome.WARNING,
@@ -101,9 +99,9 @@ class Checks:
             async for _, page in self._client.pages(path, doing="Listing partner servers", where=where):
                 for item in page:
                     require_backup_type(item)
-                    return _ok("partner server", f"Partner server {name!r} is registered; exports are possible")
+                    return ok("partner server", f"Partner server {name!r} is registered; exports are possible")
         except (SnapkeepError, Unsupported) as error:
-            return _failed("partner server", error)
+            return failed("partner server", error)
         return Finding(
             check="partner server",
             outcome=Outcome.FAILED,
@@ -115,20 +113,4 @@ class Checks:
 def _clock(theirs: datetime | None) -> Finding:
     if theirs is None:
         return Finding(check="clock", outcome=Outcome.WARNING, message="The system does not tell its time")
-    skew = (theirs - datetime.now(UTC)).total_seconds()
-    if abs(skew) > CLOCK_SECONDS:
-        return Finding(
-            check="clock",
-            outcome=Outcome.WARNING,
-            message=f"The system's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours",
-            next_step="Let both follow the same time server (NTP).",
-        )
-    return _ok("clock", "The clocks agree")
-
-
-def _ok(check: str, message: str) -> Finding:
-    return Finding(check=check, outcome=Outcome.OK, message=message)
-
-
-def _failed(check: str, error: SnapkeepError) -> Finding:
-    return Finding(check=check, outcome=Outcome.FAILED, message=str(error), next_step=error.next_step)
+    return clock((theirs - datetime.now(UTC)).total_seconds())
