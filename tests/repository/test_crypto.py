@@ -12,7 +12,7 @@ from snapkeep.model.errors import Damaged
 from snapkeep.repository.blobs import BlobType, open_blob, seal_blob
 from snapkeep.repository.config import is_irreducible, random_polynomial
 from snapkeep.repository.crypto import OVERHEAD, Key, make_key_file, open_key_file
-from snapkeep.repository.packs import Entry, finish_pack, read_header, verify_pack
+from snapkeep.repository.packs import Entry, pack_end, read_header, verify_pack
 
 KEY = Key(bytes(range(32)), bytes(range(16)), bytes(range(16, 32)))
 
@@ -97,7 +97,7 @@ def test_packs(plains: list[bytes], kind: BlobType) -> None:
         blob = seal_blob(KEY, kind, plain)
         entries.append(Entry(kind, blob.id, len(data), len(blob.sealed), blob.uncompressed_length))
         data += blob.sealed
-    pack = finish_pack(KEY, data, entries)
+    pack = bytes(data) + pack_end(KEY, entries)
     assert read_header(KEY, pack, len(pack)) == entries
     needed = read_header(KEY, pack[-10:], len(pack))
     assert isinstance(needed, int)

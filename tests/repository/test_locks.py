@@ -165,7 +165,7 @@ class Unsteady(LocalBackend):
 
     gone = False
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         if self.gone:
             raise Unavailable("The cable is cut")
         super().save(kind, name, data)

@@ -345,7 +345,7 @@ class FailingBackend(LocalBackend):
         self._kind = kind
         self._left = after
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         if kind is self._kind:
             self._left -= 1
             if self._left < 0:
@@ -456,7 +456,7 @@ def test_uploads_are_bounded(repository: Repository, path: Path, monkeypatch: py
     go = threading.Event()
 
     class Slow(LocalBackend):
-        def save(self, kind: FileKind, name: str, data: bytes) -> None:
+        def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
             if kind is FileKind.DATA:
                 assert go.wait(60)
             super().save(kind, name, data)

@@ -31,8 +31,8 @@ class Entry(NamedTuple):
     uncompressed_length: int
 
 
-def finish_pack(key: Key, blobs: bytes | bytearray, entries: Iterable[Entry]) -> bytes:
-    """Return the whole pack: the blobs, which lie one behind the other, and their header."""
+def pack_end(key: Key, entries: Iterable[Entry]) -> bytes:
+    """Return what a pack has behind its blobs, which lie one behind the other: the header, and its length."""
     header = b"".join(
         _COMPRESSED.pack(entry.type + 2, entry.length, entry.uncompressed_length, entry.id)
         if entry.uncompressed_length
@@ -40,7 +40,7 @@ def finish_pack(key: Key, blobs: bytes | bytearray, entries: Iterable[Entry]) ->
         for entry in entries
     )
     sealed = key.seal(header)
-    return b"".join((blobs, sealed, struct.pack("<I", len(sealed))))
+    return sealed + struct.pack("<I", len(sealed))
 
 
 def read_header(key: Key, tail: bytes, size: int) -> list[Entry] | int:

@@ -14,7 +14,7 @@ from snapkeep.repository.backends import Backend, FileKind
 from snapkeep.repository.blobs import BlobId, BlobType, SealedBlob
 from snapkeep.repository.crypto import Key
 from snapkeep.repository.index import INDEX_BLOBS, Index, index_document
-from snapkeep.repository.packs import MAX_BLOBS, PACK_SIZE, Entry, finish_pack
+from snapkeep.repository.packs import MAX_BLOBS, PACK_SIZE, Entry, pack_end
 from snapkeep.repository.segments import Location
 from snapkeep.repository.unpacked import save_unpacked
 
@@ -43,7 +43,7 @@ class _Pack:
     def __init__(self, type: BlobType) -> None:
         self.type = type
         self.name = b""
-        self.data: bytearray | bytes = bytearray()
+        self.data = bytearray()
         self.entries: list[Entry] = []
 
 
@@ -177,15 +177,15 @@ class PackWriter:
             self._idle.notify_all()
 
     def _store(self, pack: _Pack) -> None:
-        data = finish_pack(self._key, pack.data, pack.entries)
+        end, data = pack_end(self._key, pack.entries), pack.data
         with self._lock:
-            pack.data = data
+            data += end  # in place: a pack is large, and several wait
         digest = hashlib.sha256(data)
         self._sure()
         self._backend.save(FileKind.DATA, digest.hexdigest(), data)
         with self._lock:
             pack.name = digest.digest()
-            pack.data = b""
+            pack.data = bytearray()
             self._packed.append(pack)
             self._packed_blobs += len(pack.entries)
             self.statistics.packs += 1

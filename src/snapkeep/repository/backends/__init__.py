@@ -32,7 +32,7 @@ class Backend(Protocol):
     def create(self) -> None:
         """Make the layout. Raises Conflict when there is a repository already."""
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         """Store a file. It appears whole or not at all, and is durable on return; to do it twice is harmless."""
 
     def load(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:

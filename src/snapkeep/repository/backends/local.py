@@ -39,7 +39,7 @@ class LocalBackend:
             for directory in (self._root / FileKind.DATA, self._root, self._root.parent):
                 _sync(directory)
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         """See `Backend`."""
         path = self._path(kind, name)
         with self._errors(kind, name):
@@ -123,7 +123,7 @@ class LocalBackend:
             raise _translated(error, f"{what} {name}".rstrip(), self.location) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | bytearray) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     except FileNotFoundError:  # a repository that restic made has no `tmp`

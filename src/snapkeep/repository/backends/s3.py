@@ -109,13 +109,13 @@ class S3Backend:
             return
         raise Conflict(f"There is a repository in {self.location} already")
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         """Store a file, whole or not at all."""
         digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
         self._call(
             f"{kind} {name}",
             lambda: self._client.put_object(
-                Bucket=self._bucket, Key=self._key(kind, name), Body=data, ContentMD5=digest
+                Bucket=self._bucket, Key=self._key(kind, name), Body=bytes(data), ContentMD5=digest
             ),
         )
 

@@ -99,14 +99,14 @@ class SftpBackend:
 
         self._call("the layout", make)
 
-    def save(self, kind: FileKind, name: str, data: bytes) -> None:
+    def save(self, kind: FileKind, name: str, data: bytes | bytearray) -> None:
         """Store a file, whole or not at all."""
         path = self._path(kind, name)
 
         async def write(client: asyncssh.SFTPClient) -> None:
             temporary = f"{self._root}/{_TEMPORARY}/{secrets.token_hex(12)}"
             try:
-                await self._write(client, temporary, data)
+                await self._write(client, temporary, bytes(data))
                 await self._rename(client, temporary, path)
             except BaseException as error:
                 with suppress(asyncssh.Error, OSError):
