@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import asyncssh
-from tests.conformance.linux_host_target import LinuxHostTarget, write_player
+from tests.conformance.linux_host_target import LinuxHostTarget, write_hook, write_player
 from tests.support.person import ordinary_user
 from tests.support.sshd import SshServer
 
@@ -35,6 +35,7 @@ BY_SSH = {
     Circumstance.PLAIN_SERVER,
     Circumstance.READ_ONLY_ACCOUNT,
     Circumstance.LEAST_ACCOUNT,
+    "cut_connections",
 }
 """What has a meaning here, and not on this machine. The key of a host stands for a certificate."""
 
@@ -46,6 +47,7 @@ class Machine:
         self.directory = directory
         self.server = server
         self.seen, self.faults = write_player(directory, PYTHON)
+        self.hook = write_hook(directory)
         (directory / "shell").write_text(f'#!/bin/sh\nPATH={directory}/bin:$PATH\nexport PATH\nexec /bin/sh "$@"\n')
         (directory / "shell").chmod(0o755)
         for path in (directory, self.seen):
@@ -55,7 +57,7 @@ class Machine:
 @contextmanager
 def machine() -> Iterator[Machine]:
     """Start a server that lets in a new user."""
-    with tempfile.TemporaryDirectory() as place, ordinary_user(sudoers("USER")) as user:
+    with tempfile.TemporaryDirectory() as place, ordinary_user(sudoers("USER", hooks=_hooks(place))) as user:
         directory = Path(place) / "all"
         directory.mkdir()
         Path(place).chmod(0o755)
@@ -67,6 +69,10 @@ def machine() -> Iterator[Machine]:
             yield made
         finally:
             server.stop()
+
+
+def _hooks(place: str) -> list[tuple[str, str]]:
+    return [(f"{place}/all/hook", word) for word in ("freeze", "thaw")]
 
 
 class SshLinuxHostTarget(LinuxHostTarget):
@@ -89,6 +95,7 @@ class SshLinuxHostTarget(LinuxHostTarget):
 
     def _play(self) -> None:
         self._seen, self._faults = self._machine.seen, self._machine.faults
+        self._hook = self._machine.hook
         self._faults.unlink(missing_ok=True)
 
     def settings(self) -> dict[str, Any]:
@@ -109,9 +116,12 @@ class SshLinuxHostTarget(LinuxHostTarget):
         await super().suffer(fault, step, times=times, value=value)
         self._give()
 
+    async def cut_connections(self) -> None:
+        self._machine.server.cut()
+
     async def arrange(self, circumstance: Circumstance) -> dict[str, Any]:
         if circumstance is Circumstance.READ_ONLY_ACCOUNT:
-            self._allow(RULES[Capability.DISCOVER])
+            self._allow(RULES["btrfs"][Capability.DISCOVER])
         simple: dict[Circumstance, dict[str, Any]] = {
             Circumstance.WRONG_PASSWORD: {"private_key": None, "password": "not-the-password"},
             Circumstance.WRONG_KEY: {"private_key": _new_key().export_private_key().decode()},

@@ -80,6 +80,7 @@ class LinuxHostTarget(Target):
     """A file system of its own in a file, on this machine."""
 
     plugin = PLUGIN
+    programs: ClassVar = PROGRAMS
     longest_pause = 0.02
     impatient: ClassVar = {"command_seconds": 0.4}
     failed_code = "47"
@@ -121,6 +122,7 @@ class LinuxHostTarget(Target):
         Circumstance.LEAST_ACCOUNT: "here the account is root's, which may do all",
         Circumstance.EXPORT_WRONGLY_PREPARED: "there is one kind of NFS server that it takes, or none",
         Circumstance.ABSOLUTE_PATHS: "btrfs send has one form of paths",
+        "cut_connections": NO_NETWORK,
         "paused_asset": "btrfs cannot pause the snapshots of a subvolume",
         "limit_snapshots": "btrfs limits space, not the number of snapshots",
     }
@@ -149,13 +151,18 @@ class LinuxHostTarget(Target):
         """Put an `env` first in PATH that counts what it runs, and plays faults when there are any."""
         place = self._directory / "bin"
         self._seen, self._faults = write_player(self._directory, sys.executable)
+        self._hook = write_hook(self._directory)
         before = os.environ["PATH"]
         self._closing.callback(os.environ.__setitem__, "PATH", before)
         os.environ["PATH"] = f"{place}:{before}"
 
     # -- how to reach it -------------------------------------------------------------------------------------------
     def settings(self) -> dict[str, Any]:
-        return {"only": [str(path) for path in self._only]}
+        hook = str(self._hook)
+        return {
+            "only": [str(path) for path in self._only],
+            "hooks": {"application": {"freeze": [hook, "freeze"], "thaw": [hook, "thaw"]}},
+        }
 
     async def requests_seen(self) -> int:
         return self._seen.stat().st_size
@@ -195,7 +202,7 @@ class LinuxHostTarget(Target):
                 _make(asset / ".snapkeep")
             for each in range(snapshots):
                 snapshot(asset, asset / ".snapkeep" / f"{DEFAULT_PREFIX}{each}")
-        return {}
+        return {"hooks": None}
 
     async def add_listed(self, name: str) -> None:
         subvolume(self._mount / name)
@@ -227,6 +234,12 @@ class LinuxHostTarget(Target):
         self._others.append(child)
         assert child.stdout is not None
         assert child.stdout.readline() == b"begun\n"
+
+    async def quiescent_asset(self) -> Asset:
+        return await self._found(Path("application"))
+
+    async def is_held(self, asset: Asset) -> bool:
+        return self._hook.with_name("held").exists()
 
     async def many_changes(self, count: int) -> tuple[Asset, Snapshot, Snapshot]:
         asset = await self.fresh_asset()
@@ -271,7 +284,7 @@ class LinuxHostTarget(Target):
         if fault not in FAULTS:
             await super().suffer(fault, step, times=times, value=value)
         listed = json.loads(self._faults.read_text()) if self._faults.exists() else []
-        listed.append({**FAULTS[fault], "program": PROGRAMS[step], "times": times})
+        listed.append({**FAULTS[fault], "program": self.programs[step], "times": times})
         self._faults.write_text(json.dumps(listed))
 
     async def arrange(self, circumstance: Circumstance) -> dict[str, Any]:
@@ -308,6 +321,14 @@ def write_player(directory: Path, python: str) -> tuple[Path, Path]:
     )
     program.chmod(0o755)
     return seen, faults
+
+
+def write_hook(directory: Path) -> Path:
+    """Put an application into the directory: it is held while the file `held` is there. Return its one program."""
+    hook, held = directory / "hook", shlex.quote(str(directory / "held"))
+    hook.write_text(f"#!/bin/sh\ncase $1 in freeze) touch {held};; thaw) rm -f {held};; esac\n")
+    hook.chmod(0o755)
+    return hook
 
 
 SEND = """

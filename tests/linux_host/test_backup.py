@@ -7,12 +7,11 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.backup.conftest import made, repository  # noqa: F401 - fixtures
 from tests.backup.mutations import Mutator
 from tests.backup.support import Judge, assert_equal, request
 from tests.linux_host.worker import Worker
@@ -24,12 +23,19 @@ from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.request import BackupRequest
 from snapkeep.backup.writer import full_backup, incremental_backup
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
+from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.repository import Repository
 
 CYCLES = int(os.environ.get("SNAPKEEP_CYCLES", "6"))
 SEED = int(os.environ.get("SNAPKEEP_SEED", "0"))
 PLACEHOLDER = Change(ChangeOperation.METADATA, ObjectType.DIRECTORY, b".snapkeep")
 """What a snapshot shows in place of a subvolume: the kernel makes up its times whenever it looks at it anew."""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    with closing(Repository.create(LocalBackend(tmp_path / "repository"), "secret")) as made:
+        yield made
 
 
 @contextmanager
@@ -68,7 +74,7 @@ def walked(judge: Judge, share: Path) -> str:
 
 
 @pytest.mark.parametrize("hard_links", [False, True])
-async def test_cycles(repository: Repository, tmp_path: Path, hard_links: bool) -> None:  # noqa: F811
+async def test_cycles(repository: Repository, tmp_path: Path, hard_links: bool) -> None:
     share = tmp_path / "files1" / "projects"
     share.mkdir(parents=True)
     judge = Judge(repository, tmp_path / "judge")

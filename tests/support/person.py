@@ -27,7 +27,8 @@ def ordinary_user(sudoers: str = "") -> Iterator[str]:
     subprocess.run(["usermod", "--password", "*", name], check=True)  # not locked, and no password is right
     try:
         if sudoers:
-            rules.write_text(sudoers.replace("USER", name))
+            alias = name.upper().replace("-", "_")  # two files that run at the same time must not define the same one
+            rules.write_text(sudoers.replace("USER", name).replace("SNAPKEEP", alias))
             rules.chmod(0o440)
             subprocess.run(["visudo", "--check", "--file", rules], check=True, capture_output=True)
         yield name

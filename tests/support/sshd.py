@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import asyncssh
@@ -92,10 +93,27 @@ class SshServer:
             self._child.wait(30)
             self._child = None
 
+    def cut(self) -> None:
+        """End every connection that is open, as a network would: what runs in them is not told."""
+        assert self._child is not None
+        for child in _servers_below(self._child.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
     def _limit(self) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         limit = self._biggest_file or 0
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def _servers_below(pid: int) -> list[int]:
+    """Return the processes of the server below one of them, without the programs that they run for users."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):
+                found += [int(child), *_servers_below(int(child))]
+    return found
 
 
 def _free_port() -> int:

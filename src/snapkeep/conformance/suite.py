@@ -12,5 +12,6 @@ from snapkeep.conformance.suite_diff_hostile import *  # noqa: F403
 from snapkeep.conformance.suite_discover import *  # noqa: F403
 from snapkeep.conformance.suite_export import *  # noqa: F403
 from snapkeep.conformance.suite_hostility import *  # noqa: F403
+from snapkeep.conformance.suite_quiesce import *  # noqa: F403
 from snapkeep.conformance.suite_refusals import *  # noqa: F403
 from snapkeep.conformance.suite_restore import *  # noqa: F403

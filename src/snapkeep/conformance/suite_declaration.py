@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snapkeep.conformance.acts import connected, promise
+from snapkeep.conformance.acts import connected, played, promise, request_id
 from snapkeep.conformance.target import Circumstance, Target
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import InvalidInput
@@ -22,6 +22,7 @@ ROLE_OF = {
     Capability.CLONE: "clone",
     Capability.EXPORT: "export",
     Capability.DIFF_FILES: "diff_files",
+    Capability.QUIESCE: "quiesce",
 }
 """The role that plays a capability."""
 
@@ -95,6 +96,10 @@ async def test_the_declared_rights_are_enough(target: Target) -> None:
             await hand.restore(asset, base)
         if Capability.DELETE in declared:
             await hand.delete(asset, new)
+        if Capability.QUIESCE in declared:
+            quiescent = await target.quiescent_asset()
+            async with played(hand.roles.quiesce).quiesced(quiescent, 30.0, request_id()) as held:
+                assert await held.release() is None
 
 
 @promise()

@@ -30,11 +30,14 @@ def repeated(found: Sequence[Asset | Snapshot]) -> list[str]:
 
 
 def able(target: Target, found: Sequence[Asset]) -> list[Asset]:
-    """Return those that can do all that their kind can; not what only holds them, or is always there besides."""
+    """Return those that can do all that their kind can, where it applies; not what only holds them."""
+    declared = {
+        kind: capabilities - target.inapplicable.keys() for kind, capabilities in target.plugin.capabilities.items()
+    }
     return [
         asset
         for asset in found
-        if asset.capabilities == target.plugin.capabilities[asset.kind] != frozenset() and asset.parent_id is not None
+        if asset.capabilities >= declared[asset.kind] != frozenset() and asset.parent_id is not None
     ]
 
 

@@ -282,6 +282,19 @@ class Target(ABC):
         """Let something use the snapshot for a while, so that it cannot be deleted."""
         cannot("keep a snapshot in use")
 
+    async def quiescent_asset(self) -> Asset:
+        """Make an asset that can be quiesced, of which `is_held` tells, and return it as discovery shows it."""
+        cannot("offer an asset that can be quiesced")
+
+    async def is_held(self, asset: Asset) -> bool:
+        """Say whether such an asset is held at this moment, as it knows itself."""
+        cannot("say whether an asset is held")
+
+    async def cut_connections(self) -> None:
+        """Break every connection to the system, in a way that it notices."""
+        self.require_applicable("cut_connections")
+        cannot("cut connections")
+
     async def many_changes(self, count: int) -> tuple[Asset, Snapshot, Snapshot]:
         """Return an asset and two snapshots with exactly `count` differences."""
         cannot("make very many changes")

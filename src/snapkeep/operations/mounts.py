@@ -116,7 +116,8 @@ async def _unmount(point: Path) -> None:
         try:
             await _run("umount", str(point))
         except (Unavailable, PermissionDenied):
-            await _run("umount", "-l", str(point))  # something still reads it, or the server is gone
+            if await asyncio.to_thread(_is_mounted, point):  # else it only waited for a server that is gone
+                await _run("umount", "-l", str(point))  # something still reads it
 
 
 def _is_mounted(point: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Diff of files: what `btrfs send` would do to the base, as facts.
+"""Diff of files, of btrfs alone: what `btrfs send` would do to the base, as facts.
 
 The list is computed anew whenever it is read, and is the same each time: both snapshots are read-only. So a cursor is
 the number of facts that were read, and nothing is kept on the host.
@@ -20,11 +20,11 @@ from snapkeep.plugin.guards import require_older, require_same_asset
 from snapkeep.plugins.linux_host import mapping
 from snapkeep.plugins.linux_host.btrfs import Btrfs, Status
 from snapkeep.plugins.linux_host.errors import failure, is_interrupted
+from snapkeep.plugins.linux_host.file_systems.btrfs import BtrfsKind
 from snapkeep.plugins.linux_host.host import Host, persistent
 from snapkeep.plugins.linux_host.places import shown
 from snapkeep.plugins.linux_host.script import Found, Script
 from snapkeep.plugins.linux_host.send_stream import SendStream, Verb
-from snapkeep.plugins.linux_host.snapshots import Snapshots
 
 BATCH = 512
 """Changes in a batch."""
@@ -35,10 +35,10 @@ _MOST_ARGUMENTS = 64 << 10
 class Diffs:
     """Plays the role `DiffFiles`."""
 
-    def __init__(self, host: Host, btrfs: Btrfs, snapshots: Snapshots) -> None:
+    def __init__(self, host: Host, btrfs: Btrfs, kind: BtrfsKind) -> None:
         self._host = host
         self._btrfs = btrfs
-        self._snapshots = snapshots
+        self._kind = kind
 
     async def start_diff(self, asset: Asset, base: Snapshot | None, new: Snapshot, request_id: str) -> Ticket:
         """See that both are there. Nothing is begun: the list is computed when it is read."""
@@ -85,9 +85,9 @@ class Diffs:
         if is_interrupted(done):
             raise failure(done, "Computing the diff", root=self._host.is_root)
         if done.code or not stream.ended:
-            if base is not None and not await self._is_there(base, ticket["base"]):
+            if base is not None and not await self._kind.is_there(base, ticket["base"]):
                 raise BaseMissing("The base snapshot no longer exists on the host")
-            if not await self._is_there(new, ticket["new"]):
+            if not await self._kind.is_there(new, ticket["new"]):
                 raise NotFound("The snapshot no longer exists on the host")
             raise Incomplete(
                 f"btrfs send ended before its end (exit code {done.code})",
@@ -112,15 +112,11 @@ class Diffs:
     async def _path(
         self, asset: Asset, snapshot: Snapshot, error: type[NotFound | BaseMissing]
     ) -> tuple[bytes, dict[str, str]]:
-        path = await self._snapshots.path(asset, snapshot)
+        path = await self._kind.find(asset, snapshot)
         shows = await self._btrfs.show(path) if path is not None else None
         if path is None or shows is None or shows.get("UUID") != snapshot.id:
             raise error(f"Snapshot {snapshot.name!r} of {asset.name!r} no longer exists on the host")
         return path, shows
-
-    async def _is_there(self, path: bytes, uuid: str) -> bool:
-        found = await self._btrfs.show(path)
-        return found is not None and found.get("UUID") == uuid
 
 
 def _require_order(earlier: dict[str, str], later: dict[str, str], base: Snapshot, new: Snapshot) -> None:

@@ -1,13 +1,16 @@
 """From a program that failed to our errors.
 
 btrfs and the coreutils end with 1 whatever went wrong; the kernel's reason stands at the end of what they write, in the
-words of strerror(3) in the C locale, in which they are run. Those words stand for numbers and are as stable.
+words of strerror(3) in the C locale, in which they are run. Those words stand for numbers and are as stable. zfs and
+lvm have words of their own for the same numbers (openzfs `lib/libzfs/libzfs_util.c`, zfs_standard_error_fmt; lvm2
+`lib/metadata` and `tools/toollib.c`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 
 from snapkeep.model.errors import (
     Busy,
@@ -31,6 +34,36 @@ _NUMBERS = {
         errno.ENOTTY, errno.EOPNOTSUPP, errno.EAGAIN, errno.ENOTDIR,
     )
 }  # fmt: skip
+_OWN_WORDS = tuple(
+    (re.compile(words), number)
+    for words, number in (
+        # zfs
+        (r".*: (dataset|snapshot) does not exist|.*: no such pool( or dataset)?", errno.ENOENT),
+        (r"could not find any snapshots to destroy; check snapshot names\.", errno.ENOENT),
+        (r".*: dataset already exists", errno.EEXIST),
+        (
+            r".*: ((pool or |mountpoint or )?dataset is busy|snapshot is cloned|snapshot has dependent clones)",
+            errno.EBUSY,
+        ),
+        (r".*: it's being held\. Run 'zfs holds -r .*' to see holders\.", errno.EBUSY),
+        (r".*: (filesystem|dataset) has children", errno.ENOTEMPTY),
+        (r".*: permission denied", errno.EACCES),
+        (r".*: out of space", errno.ENOSPC),
+        (r".*: (I/O error|pool I/O is currently suspended|pool is unavailable)", errno.EIO),
+        (r".*: (pool|dataset) is read-only", errno.EROFS),
+        (r".*: dataset name is too long", errno.ENAMETOOLONG),
+        # lvm
+        (r'Failed to find logical volume ".*"|Volume group ".*" not found', errno.ENOENT),
+        (r"(Existing logical volume|Snapshot origin LV) .* not found in [Vv]olume group .*", errno.ENOENT),
+        (r"Logical [Vv]olume .* already exists in [Vv]olume group .*", errno.EEXIST),
+        (r"Logical volume .* (in use|contains a filesystem in use|is used by another device)\.", errno.EBUSY),
+        (r"Cannot create new thin volume, free space in thin pool .* reached threshold\.", errno.ENOSPC),
+        (r'Volume group ".*" has insufficient free space .*', errno.ENOSPC),
+        (r"Volume group .* is read-only\.?", errno.EROFS),
+        # mount, umount
+        (r"umount: .*: target is busy\.", errno.EBUSY),
+    )
+)
 _KINDS: dict[int, type[SnapkeepError]] = {
     errno.ENOENT: NotFound,
     errno.ENOTDIR: NotFound,
@@ -53,7 +86,7 @@ _NO_ANSWER = {errno.EACCES, errno.EIO}
 _NEXT_STEPS = {
     errno.EACCES: "Let the user be root, or set `sudo`; `snapkeep system check` shows what is needed.",
     errno.EPERM: "Let the user be root, or set `sudo`; `snapkeep system check` shows what is needed.",
-    errno.ENOSPC: "Make room on the file system (`btrfs filesystem usage`), or delete snapshots.",
+    errno.ENOSPC: "Make room on the file system or in its pool, or delete snapshots.",
     errno.EROFS: "Mount the file system read-write (`mount -o remount,rw`); see the kernel's log for why it is not.",
     errno.EBUSY: "Wait for what uses it (a diff, a mount, an NFS client), then try again.",
 }
@@ -72,6 +105,9 @@ def number(done: Output) -> int | None:
         words = line.rpartition(": ")[2].strip()
         if words in _NUMBERS:
             return _NUMBERS[words]
+        for own, found in _OWN_WORDS:
+            if own.fullmatch(line.strip()):
+                return found
     return None
 
 

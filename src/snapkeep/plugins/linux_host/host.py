@@ -8,11 +8,11 @@ import functools
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from snapkeep.model.errors import PermissionDenied, Unavailable
-from snapkeep.plugin.commands import Command, Commands, Output, Stream
+from snapkeep.plugin.commands import Command, Commands, Held, Output, Stream
 from snapkeep.plugins.linux_host.errors import Interrupted, failure, is_no_answer, number
 from snapkeep.plugins.linux_host.rights import rule
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
@@ -23,8 +23,9 @@ T = TypeVar("T")
 TRIES = 3
 PAUSE_SECONDS = 0.1
 _LOOKS = (
-    *((b"findmnt",), (b"stat",), (b"find",), (b"readlink",), (b"date",), (b"id",)),
+    *((b"findmnt",), (b"stat",), (b"find",), (b"readlink",), (b"date",), (b"id",), (b"printenv",)),
     *((b"btrfs", b"subvolume", b"list"), (b"btrfs", b"subvolume", b"show")),
+    *((b"zfs", b"list"), (b"zfs", b"get"), (b"lvs",), (b"lsblk",), (b"blkid",)),
 )
 """How commands begin that change nothing."""
 
@@ -70,6 +71,10 @@ class CarefulCommands:
             async with self._commands.stream(command, given) as stream:
                 yield stream
 
+    def hold(self, command: Command) -> AbstractAsyncContextManager[Held]:
+        """Run a program whose standard input stays open."""
+        return self._commands.hold(command)
+
     async def _once(self, command: Command, given: bytes) -> Output:
         try:
             with _told_from_hanging(command):
@@ -109,6 +114,10 @@ class Host:
         """Run a program as root."""
         return await self.commands.run(Command.of(*arguments, as_root=True, seconds=self._seconds))
 
+    async def see(self, *arguments: str | bytes) -> Output:
+        """Run a program that any user may run."""
+        return await self.commands.run(Command.of(*arguments, seconds=self._seconds))
+
     async def do(self, doing: str, *arguments: str | bytes) -> bytes:
         """Run a program as root, which must succeed; return what it wrote."""
         return self.require(await self.run(*arguments), doing)
@@ -141,3 +150,12 @@ class Host:
         done = await self.run("rmdir", "--", path)
         if done.code and number(done) != errno.ENOENT:
             self.require(done, "Removing an empty directory")
+
+
+async def has_mounts(host: Host, kind: str) -> bool:
+    """Say whether a file system of a kind is mounted. Raises VendorError when it cannot be told."""
+    done = await host.see("findmnt", "-J", "-l", "-t", kind, "-o", "TARGET")
+    if done.code == 1 and not done.out and not done.err:  # there is none (findmnt(8))
+        return False
+    done.succeeded()
+    return True

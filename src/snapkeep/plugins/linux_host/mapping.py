@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.model.snapshots import Snapshot, SnapshotKind, is_owned_name
-from snapkeep.plugins.linux_host.btrfs import TOP, Status, Subvolume
-from snapkeep.plugins.linux_host.places import CONTAINER, SNAPPER, FileSystem, is_ours, make_id, nested, shown
+from snapkeep.plugins.linux_host.btrfs import Status, Subvolume
+from snapkeep.plugins.linux_host.places import CONTAINER, SNAPPER, FileSystem, Layout, is_ours, make_id, shown
 from snapkeep.plugins.linux_host.script import Found
 
 HOST = "host"
@@ -26,6 +26,8 @@ VOLUME_CAPABILITIES = frozenset(
         Capability.DIFF_FILES,
     }
 )
+DATASET_CAPABILITIES = VOLUME_CAPABILITIES - {Capability.DIFF_FILES}
+"""What can be done with any kind of file system that has snapshots; btrfs alone tells what differs."""
 _WRITING = (Capability.CREATE, Capability.RESTORE, Capability.CLONE, Capability.DELETE)
 
 _TYPES = {
@@ -51,6 +53,10 @@ def file_system_asset(system: FileSystem) -> Asset:
         kind=AssetKind.FILE_SYSTEM,
         name=f"btrfs-{system.uuid}",
         parent_id=HOST,
+        refusals={
+            **dict.fromkeys(DATASET_CAPABILITIES, "btrfs has snapshots of subvolumes: protect those in it"),
+            Capability.QUIESCE: "a snapshot of btrfs needs no freeze, and would wait for its end",
+        },
         attributes={"mounted": ", ".join(sorted(shown(mount.target) for mount in system.mounts))},
     )
 
@@ -61,15 +67,16 @@ def is_asset(subvolume: Subvolume) -> bool:
     return not subvolume.read_only and not is_ours(subvolume.path) and name != SNAPPER
 
 
-def volume_asset(system: FileSystem, subvolume: Subvolume) -> Asset:
+def volume_asset(layout: Layout, subvolume: Subvolume) -> Asset:
     """Return a subvolume."""
+    system = layout.system
     mount, path = system.mount(subvolume.path), system.path(subvolume.path)
     refusals: dict[Capability, str] = {}
     if mount is None or path is None:
         refusals = dict.fromkeys(VOLUME_CAPABILITIES, "it is not mounted on the host")
     elif mount.read_only:
         refusals = dict.fromkeys(_WRITING, "it is mounted read-only")
-    inner = nested(subvolume, system.subvolumes)
+    inner = layout.nested(subvolume)
     if Capability.RESTORE not in refusals and path in {item.target for item in system.mounts}:
         refusals[Capability.RESTORE] = "it is the root of a mount, where no other can take its place: clone it instead"
     elif Capability.RESTORE not in refusals and inner:
@@ -81,17 +88,17 @@ def volume_asset(system: FileSystem, subvolume: Subvolume) -> Asset:
         id=make_id(system.uuid, subvolume.path),
         kind=AssetKind.VOLUME,
         name=volume_name(path) if path is not None else f"{system.uuid}/{shown(subvolume.path)}",
-        parent_id=_parent(system, subvolume),
+        parent_id=_parent(layout, subvolume),
         capabilities=VOLUME_CAPABILITIES - refusals.keys(),
         refusals=refusals,
         attributes=attributes,
     )
 
 
-def _parent(system: FileSystem, subvolume: Subvolume) -> str:
+def _parent(layout: Layout, subvolume: Subvolume) -> str:
     """Return the asset that a subvolume lies in, which may be the file system alone."""
-    above = next((item for item in system.subvolumes if item.id == subvolume.parent and item.id != TOP), None)
-    return system.uuid if above is None or not is_asset(above) else make_id(system.uuid, above.path)
+    above, uuid = layout.parent(subvolume), layout.system.uuid
+    return uuid if above is None or not is_asset(above) else make_id(uuid, above.path)
 
 
 def volume_name(path: bytes) -> str:

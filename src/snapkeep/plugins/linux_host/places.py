@@ -8,6 +8,7 @@ the asset that they were taken from.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -126,17 +127,29 @@ def is_ours(inside: bytes) -> bool:
     return CONTAINER in inside.split(b"/")
 
 
-def nested(asset: Subvolume, every: Sequence[Subvolume]) -> list[bytes]:
-    """Return the subvolumes that lie in an asset, by their paths in it: its snapshots do not hold what is in them."""
-    prefix = asset.path + b"/" if asset.path else b""
-    return [
-        item.path[len(prefix) :]
-        for item in every
-        if item.id != asset.id
-        and item.path.startswith(prefix)
-        and not is_ours(item.path)
-        and SNAPPER not in item.path.split(b"/")
-    ]
+class Layout:
+    """Which subvolumes of a file system lie in which others."""
+
+    def __init__(self, system: FileSystem) -> None:
+        self.system = system
+        self._by_id = {item.id: item for item in system.subvolumes}
+        self._paths = sorted(
+            item.path
+            for item in system.subvolumes
+            if item.path and not is_ours(item.path) and SNAPPER not in item.path.split(b"/")
+        )
+
+    def parent(self, subvolume: Subvolume) -> Subvolume | None:
+        """Return the subvolume that one lies in; None: in the top-level one, or in none."""
+        return self._by_id.get(subvolume.parent) if subvolume.parent != TOP else None
+
+    def nested(self, asset: Subvolume) -> list[bytes]:
+        """Return the subvolumes in an asset, by their paths in it: its snapshots do not hold what is in them."""
+        if not asset.path:
+            return list(self._paths)
+        prefix = asset.path + b"/"
+        begin, end = (bisect_left(self._paths, edge) for edge in (prefix, asset.path + b"0"))  # what comes after "/"
+        return [path[len(prefix) :] for path in self._paths[begin:end]]
 
 
 def _root(mount: Mount) -> bytes:

@@ -16,10 +16,16 @@ from snapkeep.plugins.linux_host.checks import Checks
 from snapkeep.plugins.linux_host.diffs import Diffs
 from snapkeep.plugins.linux_host.discovery import Discovery
 from snapkeep.plugins.linux_host.exports import Exports
+from snapkeep.plugins.linux_host.file_systems.btrfs import BtrfsKind
+from snapkeep.plugins.linux_host.file_systems.kind import Kind, Kinds
+from snapkeep.plugins.linux_host.file_systems.lvm import LvmKind
+from snapkeep.plugins.linux_host.file_systems.zfs import ZfsKind
 from snapkeep.plugins.linux_host.host import Host
 from snapkeep.plugins.linux_host.mapping import VOLUME_CAPABILITIES
+from snapkeep.plugins.linux_host.mounts import Mounts
 from snapkeep.plugins.linux_host.places import Places
-from snapkeep.plugins.linux_host.rights import RULES
+from snapkeep.plugins.linux_host.quiesce import Quiescing
+from snapkeep.plugins.linux_host.rights import by_capability
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
 from snapkeep.plugins.linux_host.snapshots import Snapshots
 
@@ -31,16 +37,24 @@ async def connect(settings: LinuxHostSettings) -> AsyncIterator[Roles]:
         host = Host(commands, settings)
         btrfs = Btrfs(host.commands, settings.command_seconds)
         places = Places(btrfs, [os.fsencode(path) for path in settings.only])
-        snapshots = Snapshots(host, btrfs, places, settings)
+        subvolumes = BtrfsKind(host, btrfs, places, settings.snapshot_prefix)
+        every: list[Kind] = [subvolumes, ZfsKind(host, settings), LvmKind(host, settings)]
+        kinds = Kinds(
+            [kind for kind in every if not settings.file_systems or kind.name in settings.file_systems],
+            asked_for=bool(settings.file_systems),
+        )
+        mounts = Mounts(host, settings)
+        snapshots = Snapshots(kinds, settings)
         yield Roles(
-            check=Checks(host, btrfs, settings),
-            discover=Discovery(places, settings),
+            check=Checks(host, kinds, mounts, settings),
+            discover=Discovery(kinds, mounts, settings),
             create=snapshots,
             delete=snapshots,
             restore=snapshots,
             clone=snapshots,
-            export=Exports(host, btrfs, places, snapshots, settings),
-            diff_files=Diffs(host, btrfs, snapshots),
+            export=Exports(host, kinds, settings),
+            diff_files=Diffs(host, btrfs, subvolumes),
+            quiesce=Quiescing(host, mounts, settings),
         )
 
 
@@ -76,14 +90,15 @@ async def _commands(settings: LinuxHostSettings) -> AsyncIterator[Commands]:
 
 PLUGIN = Plugin(
     name="linux-host",
-    title="Linux host (btrfs; here or by SSH)",
+    title="Linux host (btrfs, LVM thin, ZFS; here or by SSH; ZFS not yet run on a real system)",
     settings=LinuxHostSettings,
     capabilities={
         AssetKind.HOST: frozenset({Capability.DISCOVER}),
-        AssetKind.FILE_SYSTEM: frozenset(),
+        AssetKind.FILE_SYSTEM: frozenset({Capability.QUIESCE}),
+        AssetKind.APPLICATION: frozenset({Capability.QUIESCE}),
         AssetKind.VOLUME: VOLUME_CAPABILITIES,
     },
     connect=connect,
-    permissions=RULES,
+    permissions=by_capability(),
     proof=Proof.REAL_SYSTEM,
 )

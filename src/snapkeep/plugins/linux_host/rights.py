@@ -1,4 +1,4 @@
-"""What must be allowed on the host, by capability: one list for `check`, for the declaration, and for the sudoers file.
+"""What must be allowed on the host, by kind and capability: for `check`, the declaration, and the sudoers file.
 
 A line of sudoers allows a program with arguments of a form; `*` stands for any. Who may move directories as root, which
 a restore needs, can in effect do anything: leave that line out, and restore stays refused.
@@ -6,50 +6,111 @@ a restore needs, can in effect do anything: leave that line out, and restore sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from snapkeep.model.assets import Capability
 
-_LOOK = (
+_BTRFS_LOOK = (
     "findmnt -J -l -t btrfs -o TARGET,FSROOT,UUID,OPTIONS",
     "btrfs subvolume list *",
     "btrfs subvolume show *",
     "stat --printf=* -- *",
 )
+_ZFS_LOOK = ("zfs list -Hp *",)
+_LVM_LOOK = ("lvs --reportformat json *",)
 _NOTE = ("ln -sfnT -- *", "readlink -n -- *", "rm -f -- *")
 
-RULES: Mapping[Capability, tuple[str, ...]] = {
-    Capability.DISCOVER: _LOOK,
-    Capability.CREATE: (
-        *(*_LOOK, *_NOTE),
-        *("btrfs subvolume create *", "btrfs subvolume snapshot -r *", "chmod 0700 -- *", "rmdir -- *"),
-    ),
-    Capability.DELETE: (*_LOOK, "btrfs subvolume delete --commit-after *", "rm -f -- *"),
-    Capability.RESTORE: (*_LOOK, "btrfs subvolume snapshot *", "mv -nT -- *", "rmdir -- *"),
-    Capability.CLONE: (*_LOOK, *_NOTE, "btrfs subvolume snapshot *", "rmdir -- *"),
-    Capability.EXPORT: (*_LOOK, "exportfs *"),
-    Capability.DIFF_FILES: (*_LOOK, "btrfs send --quiet --no-data *"),
+RULES: Mapping[str, Mapping[Capability, tuple[str, ...]]] = {
+    "btrfs": {
+        Capability.DISCOVER: _BTRFS_LOOK,
+        Capability.CREATE: (
+            *(*_BTRFS_LOOK, *_NOTE),
+            *("btrfs subvolume create *", "btrfs subvolume snapshot -r *", "chmod 0700 -- *", "rmdir -- *"),
+        ),
+        Capability.DELETE: (*_BTRFS_LOOK, "btrfs subvolume delete --commit-after *", "rm -f -- *"),
+        Capability.RESTORE: (*_BTRFS_LOOK, "btrfs subvolume snapshot *", "mv -nT -- *", "rmdir -- *"),
+        Capability.CLONE: (*_BTRFS_LOOK, *_NOTE, "btrfs subvolume snapshot *", "rmdir -- *"),
+        Capability.EXPORT: (*_BTRFS_LOOK, "exportfs *"),
+        Capability.DIFF_FILES: (*_BTRFS_LOOK, "btrfs send --quiet --no-data *"),
+    },
+    "zfs": {
+        Capability.DISCOVER: _ZFS_LOOK,
+        Capability.CREATE: (*_ZFS_LOOK, "zfs snapshot -o snapkeep:request=* *"),
+        Capability.DELETE: (*_ZFS_LOOK, "zfs destroy *"),
+        Capability.RESTORE: (
+            *(*_ZFS_LOOK, "zfs get -Hp *", "zfs set snapkeep:before=* *"),
+            *("zfs clone -o snapkeep:clone=* *", "zfs rename *", "zfs promote *"),
+        ),
+        Capability.CLONE: (*_ZFS_LOOK, "zfs clone -o snapkeep:clone=* *"),
+        Capability.EXPORT: (*_ZFS_LOOK, "exportfs *"),
+    },
+    "lvm": {
+        Capability.DISCOVER: _LVM_LOOK,
+        Capability.CREATE: (*_LVM_LOOK, "lvcreate --snapshot *"),
+        Capability.DELETE: (*_LVM_LOOK, "lvremove --yes *", "lvchange --activate *", "umount -- *", "rmdir -- *"),
+        Capability.RESTORE: (*_LVM_LOOK, "lvcreate --snapshot *", "lvrename *"),
+        Capability.CLONE: (*_LVM_LOOK, "lvcreate --snapshot *"),
+        Capability.EXPORT: (
+            *(*_LVM_LOOK, "lvchange --activate *", "blkid -o value -s TYPE -- *", "mkdir -p -- *", "chmod 0700 -- *"),
+            *("rmdir -- *", "mount -o ro,* -- *", "umount -- *", "exportfs *"),
+        ),
+    },
+    "mounts": {Capability.QUIESCE: ("fsfreeze -f *", "fsfreeze -u *")},
 }
+"""By kind of file system; `mounts` are the others."""
 
-NEEDED: Mapping[Capability, tuple[str, ...]] = {
-    capability: tuple(rule.replace("*", "/") for rule in rules) for capability, rules in RULES.items()
-}
-"""A command for each rule that would be allowed by it."""
+
+def by_capability(kinds: Iterable[str] = RULES) -> dict[Capability, tuple[str, ...]]:
+    """Return what these kinds need, each rule once."""
+    found: dict[Capability, dict[str, None]] = {}
+    for kind in kinds:
+        for capability, rules in RULES[kind].items():
+            found.setdefault(capability, {}).update(dict.fromkeys(rules))
+    return {capability: tuple(rules) for capability, rules in found.items()}
+
+
+def needed(kinds: Iterable[str]) -> dict[Capability, tuple[str, ...]]:
+    """Return, by capability, a command for each rule that would be allowed by it."""
+    return {
+        capability: tuple(rule.replace("*", "/") for rule in rules)
+        for capability, rules in by_capability(kinds).items()
+    }
+
+
+def _every(kinds: Iterable[str]) -> set[str]:
+    return {rule for rules in by_capability(kinds).values() for rule in rules}
 
 
 def rule(command: str) -> str:
     """Return the rule that allows a command; one that none allows is its own."""
-    every = sorted({rule for rules in RULES.values() for rule in rules}, key=len, reverse=True)
+    every = sorted(_every(RULES), key=len, reverse=True)
     return next((rule for rule in every if fnmatchcase(command, rule)), command)
 
 
-_DIRECTORIES = {"btrfs": "/usr/bin", "exportfs": "/usr/sbin"}
+_SBIN = {"fsfreeze", "exportfs", "zfs", "lvs", "lvcreate", "lvremove", "lvrename", "lvchange", "blkid"}
 
 
-def sudoers(user: str) -> str:
-    """Return the sudoers file for a user (sudoers(5))."""
-    rules = sorted({rule for rules in RULES.values() for rule in rules})
-    lines = [f"{_DIRECTORIES.get(rule.split()[0], '/usr/bin')}/{rule.replace(',', chr(92) + ',')}" for rule in rules]
-    lines = [line.replace("=", "\\=").replace(":", "\\:") for line in lines]
+def sudoers(user: str, kinds: Iterable[str] = RULES, hooks: Iterable[Sequence[str]] = ()) -> str:
+    """Return the sudoers file for a user (sudoers(5)), `hooks` with exactly their arguments."""
+    lines = [
+        f"{'/usr/sbin' if rule.split()[0] in _SBIN else '/usr/bin'}/{rule}".translate(_ESCAPES)
+        for rule in sorted(_every(kinds))
+    ]
+    lines += [_exactly(words) for words in hooks]
     return "Cmnd_Alias SNAPKEEP = \\\n    " + ", \\\n    ".join(lines) + f"\n{user} ALL = (root) NOPASSWD: SNAPKEEP\n"
+
+
+def _exactly(words: Sequence[str]) -> str:
+    """Return a line that allows a program with these arguments and no others.
+
+    A sign is escaped once for the pattern, a backslash once more for the file; for blanks and quotation marks in an
+    argument the file has no other form than `?`.
+    """
+    escaped = (re.sub(r"[,:=*?\[\]!#^]", r"\\\g<0>", word.replace("\\", "\\" * 4)) for word in words)
+    line = " ".join(re.sub(r'[ "]', "?", word) for word in escaped)
+    return line if len(words) > 1 else f'{line} ""'
+
+
+_ESCAPES = str.maketrans({sign: f"\\{sign}" for sign in ",:="})

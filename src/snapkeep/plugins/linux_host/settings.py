@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from snapkeep.plugin.settings import HostName, SystemSettings
 
+FileSystemKind = Literal["btrfs", "zfs", "lvm"]
 NfsServer = Literal["none", "exportfs"]
+
+
+Word = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class Hook(BaseModel):
+    """How an application is brought to a consistent point, and let go: each a program with its arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    freeze: tuple[Word, ...] = Field(min_length=1, max_length=50)
+    thaw: tuple[Word, ...] = Field(min_length=1, max_length=50)
+
+    @field_validator("freeze", "thaw")
+    @classmethod
+    def _check(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not words[0].startswith("/"):
+            raise ValueError("the program must be given by its absolute path")
+        return words
 
 
 class LinuxHostSettings(SystemSettings):
     """One Linux host with file systems that can take snapshots. Without `host` it is the machine of the worker."""
 
     identity: ClassVar[frozenset[str]] = frozenset({"host"})
-    access: ClassVar[frozenset[str]] = frozenset({"nfs", "nfs_address", "nfs_port"})
+    access: ClassVar[frozenset[str]] = frozenset({"nfs", "nfs_address", "nfs_port", "export_directory"})
 
     host: HostName | None = Field(
         default=None, description="Name or address of the host, reached by SSH; without it, the machine of the worker."
@@ -47,8 +67,22 @@ class LinuxHostSettings(SystemSettings):
     command_seconds: float = Field(
         default=60.0, gt=0, le=3600, description="Longest time for one command, in seconds; of a diff, longest silence."
     )
+    file_systems: tuple[FileSystemKind, ...] = Field(
+        default=(),
+        description="Kinds to look for: btrfs, zfs, lvm (thin volumes); without them, those that the host has.",
+    )
     only: tuple[Path, ...] = Field(
-        default=(), description="Mount points of the file systems to look at; without them, all that can be protected."
+        default=(),
+        description="Mount points of the file systems to look at, of LVM /dev/GROUP; without them, all that there is.",
+    )
+    export_directory: Path = Field(
+        default=Path("/run/snapkeep"),
+        description="Directory on the host where snapshots of ZFS and LVM are shown while they are exported.",
+    )
+    hooks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")], Hook] = Field(
+        default={},
+        description='Applications to quiesce, by name: {"NAME": {"freeze": ["/PROGRAM", "ARGUMENT"], "thaw": [...]}}. '
+        "They run on the host as root.",
     )
     nfs: NfsServer = Field(
         default="none",
