@@ -47,6 +47,7 @@ class AssetKind(StrEnum):
     HOST = "host"
     FILE_SYSTEM = "file-system"
     DATABASE = "database"
+    APPLICATION = "application"
     UNKNOWN = "unknown"
 
 

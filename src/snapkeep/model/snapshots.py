@@ -24,6 +24,15 @@ class SnapshotKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Consistency(StrEnum):
+    """What can be expected of the data in a snapshot."""
+
+    CRASH = "crash"
+    """What a sudden loss of power would have left: programs recover from it, if they can."""
+    APPLICATION = "application"
+    """What was quiesced for it was held from before it was taken until after."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A point-in-time image of an asset. `created_at` is aware; sizes are bytes, None when unknown."""

@@ -80,7 +80,7 @@ class Run:
         self,
         operation: OperationRecord,
         catalog: Catalog,
-        connect: Callable[[], Awaitable[Roles]],
+        connect: Callable[[str], Awaitable[Roles]],
         clock: Clock,
         limits: Limits,
         host: Host,
@@ -90,7 +90,7 @@ class Run:
         cancellable: bool,
         pausable: bool,
     ) -> None:
-        """`begun`: when this process began with it, by the clock that cannot jump."""
+        """`connect`: gives the roles of a system. `begun`: when this process began, by the clock that cannot jump."""
         self.operation = operation
         self.catalog = catalog
         self.clock = clock
@@ -100,6 +100,8 @@ class Run:
         """For those that have other operations do a part of their work."""
         self.uncertain = operation.attempt > 1
         """Whether the system may have done what was asked, although no answer came."""
+        self.unasked = False
+        """Whether it is known that the system was not asked for anything yet."""
         self._connect = connect
         self._deadline = begun + limits.deadline
         self._cancellable = cancellable
@@ -115,9 +117,9 @@ class Run:
         """What was asked for."""
         return self.operation.request
 
-    async def roles(self) -> Roles:
-        """Return the connected system."""
-        return await self.call(self._connect())
+    async def roles(self, system_id: str | None = None) -> Roles:
+        """Return the connected system, or another one."""
+        return await self.call(self._connect(system_id or self.operation.system_id))
 
     async def asset(self) -> AssetRecord:
         """Return the asset that the request names."""
@@ -179,18 +181,19 @@ class Run:
         finally:
             self._deadline, self._cancellable, self._pausable = before
 
-    async def call(self, call: Awaitable[T], *, interruptible: bool = True) -> T:
-        """Await one call to a plug-in, at most `limits.call` seconds.
+    async def call(self, call: Awaitable[T], *, interruptible: bool = True, more_seconds: float = 0.0) -> T:
+        """Await one call to a plug-in, at most `limits.call` seconds, and those that it may take on purpose.
 
         A cancel or a pause ends it at once, unless it is not `interruptible`: it has an effect that must be known.
         Raises what the call raises, Unavailable when it hangs, and what `check_cancel` raises.
         """
         task = asyncio.ensure_future(call)
-        end = self.clock.monotonic() + self.limits.call
+        seconds = self.limits.call + more_seconds
+        end = self.clock.monotonic() + seconds
         try:
             while not (await asyncio.wait({task}, timeout=CANCEL_SECONDS))[0]:
                 if self.clock.monotonic() >= end:
-                    raise Unavailable(f"The system did not answer within {self.limits.call:g} s")
+                    raise Unavailable(f"The system did not answer within {seconds:g} s")
                 if interruptible:
                     await self.check_cancel()
             return task.result()
@@ -251,7 +254,8 @@ class Run:
 
         A cancel of this one cancels it. Raises what it failed with, Conflict when somebody cancelled it.
         """
-        asked = await ask(Requester(f"{self.operation.kind} {self.operation.id}", self.request_id(label)))
+        name = f"{self.operation.kind} {self.operation.id}"
+        asked = await ask(Requester(name, self.request_id(label), is_operation=True))
         try:
             while not asked.state.ended:
                 await self.report(f"{label}: {asked.phase}", asked.progress)

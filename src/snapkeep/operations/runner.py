@@ -17,7 +17,7 @@ from snapkeep.catalog.database import is_outage
 from snapkeep.catalog.fencing import OPEN, Fence, Superseded
 from snapkeep.catalog.operations import ended
 from snapkeep.catalog.records import OperationRecord, OperationState
-from snapkeep.model.errors import SnapkeepError, Timeout, Unavailable, VendorError
+from snapkeep.model.errors import AuthenticationFailed, SnapkeepError, Timeout, Unavailable, VendorError
 from snapkeep.model.work import Ticket
 from snapkeep.operations import metrics
 from snapkeep.operations.clock import Clock
@@ -184,15 +184,12 @@ class Runner:
         raise asyncio.CancelledError
 
     def _run(self, operation: OperationRecord) -> Run:
-        async def connect() -> Any:
-            return await self._connections.roles(operation.system_id)
-
         catalog = self._catalog.behind(Fence(operation.id, operation.attempt))
         handler = HANDLERS[operation.kind]
         return Run(
             operation,
             catalog,
-            connect,
+            self._connections.roles,
             self._clock,
             self._limits,
             self._host,
@@ -218,16 +215,31 @@ class Runner:
                         raise
                     run.uncertain = True
                     await outage.wait_or_raise(error)
+                except AuthenticationFailed:
+                    if not await self._has_new_secrets(run):
+                        raise
 
         await self._guarded(run, begin, None)
         return {"ticket": dict(ticket.data), "phase": handler.finishing} if ticket is not None else None
 
     async def _finish(self, run: Run, ticket: Ticket) -> None:
         async def end() -> None:
-            result = await HANDLERS[run.operation.kind].finish(run, ticket)
+            try:
+                result = await HANDLERS[run.operation.kind].finish(run, ticket)
+            except AuthenticationFailed:
+                if not await self._has_new_secrets(run):
+                    raise
+                result = await HANDLERS[run.operation.kind].finish(run, ticket)
             await self._end(run, OperationState.SUCCEEDED, result=result, progress=1.0)
 
         await self._guarded(run, end, ticket)
+
+    async def _has_new_secrets(self, run: Run) -> bool:
+        """Say whether a system that refuses the login may take what its references lead to by now."""
+        if not await self._connections.renew(run.operation.system_id):
+            return False
+        log.info("the secret of the system has changed; it is used from now on")
+        return True
 
     # -- how it can end ----------------------------------------------------------------------------------------------
     async def _guarded(self, run: Run, work: Callable[[], Awaitable[None]], ticket: Ticket | None) -> None:
@@ -297,7 +309,7 @@ class Runner:
 
 def _what_may_be_there(run: Run, data: dict[str, Any]) -> dict[str, Any]:
     """Add to an error what may be on the system although its operation did not succeed."""
-    if run.operation.kind != "create":
+    if run.operation.kind != "create" or run.unasked:
         return data
     name, system = run.request["name"], run.operation.system_name
     return {

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import httpcore2
 import httpx2
 import msgspec
 import stamina
 
+from snapkeep import addresses
 from snapkeep.model.errors import (
     AuthenticationFailed,
     InvalidInput,
@@ -216,12 +218,37 @@ def _wait_before_retry(error: Exception, deadline: float) -> bool | float:
 async def open_session(settings: HttpsSettings) -> AsyncIterator[HttpSession]:
     """Open the connections to a system; nothing is sent yet, except to read a pinned certificate."""
     verify: ssl.SSLContext | bool = True if settings.plain_http else await trust(settings)
+    limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+    transport = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
+    pool = transport._pool  # the only way to see an address before something is sent to it
+    pool._network_backend = _Guarded(pool._network_backend)
     async with httpx2.AsyncClient(
         base_url=settings.base_url,
-        verify=verify,
+        transport=transport,
         timeout=httpx2.Timeout(settings.request_seconds, connect=min(10.0, settings.request_seconds)),
-        limits=httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
         follow_redirects=False,
         trust_env=False,
     ) as client:
         yield HttpSession(client, settings)
+
+
+class _Guarded(httpcore2.AsyncNetworkBackend):
+    """Opens connections to allowed addresses only."""
+
+    def __init__(self, backend: httpcore2.AsyncNetworkBackend) -> None:
+        self._backend = backend
+
+    async def connect_tcp(self, host: str, port: int, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        """Open a connection. Raises InvalidInput before anything is sent to an address that is refused."""
+        await addresses.require_host(host, port)
+        stream = await self._backend.connect_tcp(host, port, *arguments, **options)
+        try:
+            addresses.require_allowed(host, str(stream.get_extra_info("server_addr")[0]))  # it was looked up again
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        await self._backend.sleep(seconds)

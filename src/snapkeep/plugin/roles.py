@@ -13,6 +13,7 @@ Duties common to all of them:
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,6 +140,29 @@ class DiffFiles(Protocol):
         """
 
 
+class Quiesce(Protocol):
+    """Hold an asset at a consistent point while snapshots are taken, wherever these are taken."""
+
+    def quiesced(self, asset: Asset, seconds: float, request_id: str) -> AbstractAsyncContextManager[Quiesced]:
+        """Hold it inside the context, and for `seconds` at the longest.
+
+        The host itself lets it go: when the context ends, when nobody is left who could end it (the process was killed,
+        the connection is lost), and when the time is over. Raises what is wrong with the request before any network
+        call, and Busy (somebody else holds it), Timeout (it did not come to that point in the time), NotFound: then
+        nothing is held any more.
+        """
+
+
+class Quiesced(Protocol):
+    """An asset that is held."""
+
+    async def release(self) -> str | None:
+        """Let it go. Return why it was not held until now, or not let go well; None: it was, and it is.
+
+        Asked again, the answer is the same. Raises nothing of our own errors.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
     """The roles that a connected system plays; None where it does not."""
@@ -151,3 +175,4 @@ class Roles:
     clone: Clone | None = None
     export: ExportDeport | None = None
     diff_files: DiffFiles | None = None
+    quiesce: Quiesce | None = None

@@ -6,12 +6,25 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from snapkeep.model.errors import InvalidInput
+from snapkeep.model.references import Reference
 from snapkeep.model.snapshots import DEFAULT_PREFIX
 
 _WORDS = {"extra_forbidden": "there is no such setting", "missing": "this setting is needed"}
+
+_UNKNOWN = "unknown"
+"""Stands for a secret that is elsewhere, as long as settings are only checked."""
 
 
 class SystemSettings(BaseModel):
@@ -23,6 +36,8 @@ class SystemSettings(BaseModel):
         default=DEFAULT_PREFIX,
         description="Owner mark: the names that Snapkeep gives to snapshots begin with it, then digits.",
     )
+
+    _references: dict[str, Reference] = PrivateAttr(default_factory=dict)
 
     identity: ClassVar[frozenset[str]] = frozenset()
     """Settings that say which system it is: not to be changed while something of ours is on it."""
@@ -45,32 +60,53 @@ class SystemSettings(BaseModel):
 
     @classmethod
     def parse(cls, data: dict[str, Any]) -> Self:
-        """Check `data` (as people give it: plain values). Raises InvalidInput naming every wrong field."""
+        """Check `data` (as people give it: plain values). Raises InvalidInput naming every wrong field.
+
+        A secret may be a reference, `{"reference": "file:NAME"}`: then only `dump` gives it back. Who connects must
+        have put the secret in its place before.
+        """
+        references: dict[str, Reference] = {}
+        problems: list[str] = []
+        for name in sorted(cls.secret_fields() & data.keys()):
+            if isinstance(data[name], dict):
+                try:
+                    references[name] = Reference.of(data[name])
+                except InvalidInput as error:
+                    problems.append(f"{name}: {error.message}")
         try:
-            return cls.model_validate(data)
+            settings = cls.model_validate({**data, **dict.fromkeys(references, _UNKNOWN)})
         except ValidationError as error:
-            problems = [
+            problems += [
                 f"{'.'.join(map(str, item['loc'])) or 'together'}: {_WORDS.get(item['type'], item['msg'])}".replace(
                     "Value error, ", ""
                 )
                 for item in error.errors(include_url=False, include_input=False, include_context=False)
+                if not (item["loc"] and any(each.startswith(f"{item['loc'][0]}: ") for each in problems))
             ]
-            raise InvalidInput(
-                "The settings are not valid: " + "; ".join(problems),
-                next_step="Correct them; `snapkeep plugin show PLUGIN` lists all settings of a plug-in.",
-                fields=problems,
-            ) from None
+            raise _invalid(problems) from None
+        settings._references.update(references)
+        return settings
 
     def dump(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Return plain settings and secrets apart, both JSON-safe, without what was left at its default."""
         plain: dict[str, Any] = {}
         hidden: dict[str, str] = {}
         for name, value in self.model_dump(mode="python", exclude_unset=True).items():
-            if isinstance(value, SecretStr):
+            if name in self._references:
+                plain[name] = self._references[name].json
+            elif isinstance(value, SecretStr):
                 hidden[name] = value.get_secret_value()
             elif value is not None:
                 plain[name] = _plain(value)
         return plain, hidden
+
+
+def _invalid(problems: list[str]) -> InvalidInput:
+    return InvalidInput(
+        "The settings are not valid: " + "; ".join(problems),
+        next_step="Correct them; `snapkeep plugin show PLUGIN` lists all settings of a plug-in.",
+        fields=problems,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import ssl
 
+from snapkeep import addresses
 from snapkeep.model.errors import AuthenticationFailed, InvalidInput, Unavailable
 from snapkeep.plugin.settings import HttpsSettings
 
@@ -57,7 +58,8 @@ async def _server_certificate(settings: HttpsSettings) -> bytes:
     context.verify_mode = ssl.CERT_NONE  # only to read the certificate: nothing is sent over this connection
     try:
         async with asyncio.timeout(settings.request_seconds):
-            _, writer = await asyncio.open_connection(settings.host, settings.port, ssl=context)
+            opened = await addresses.connect(settings.host, settings.port, settings.request_seconds)
+            _, writer = await asyncio.open_connection(sock=opened, ssl=context, server_hostname=settings.host)
     except (OSError, TimeoutError) as error:
         raise Unavailable(f"{settings.host}:{settings.port} cannot be reached: {str(error) or 'no answer'}") from error
     try:

@@ -41,6 +41,7 @@ from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Ticket
 from snapkeep.operations.bridge import changes_for_thread
 from snapkeep.operations.kinds.base import Mover, export_label, tidy
+from snapkeep.operations.kinds.quiesce import asked_for
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
 from snapkeep.operations.run import Run, Told
@@ -143,8 +144,12 @@ class BackupHandler(Mover):
         run.past_cancel()
         left = await tidy(run, backup.snapshot_id, "deport")
         stay = await self._let_bases_go(run, backup)
+        snapshot = await run.catalog.inventory.snapshot(backup.snapshot_id)
         return {
             "backup_id": backup.id,
+            "consistency": snapshot.consistency,
+            "quiesced": list(snapshot.quiesced),
+            "consistency_reason": snapshot.consistency_reason,
             "snapshot": backup.reference,
             "mode": backup.mode,
             "reason": backup.reason,
@@ -183,7 +188,8 @@ class BackupHandler(Mover):
         if await run.catalog.operations.known(run.request_id("snapshot")) is None:
             await run.report("opening the repository")
             await asyncio.to_thread(way.probe)  # no snapshot is taken for a repository that cannot be opened
-        made = await run.part("snapshot", lambda by: run.operations.create(asset, None, by))
+        hold = await asked_for(run.catalog, run.request)
+        made = await run.part("snapshot", lambda by: run.operations.create(asset, None, by, **hold))
         snapshot = await run.catalog.inventory.snapshot((made.result or {})["snapshot_id"])
         plan = await self._plan(run, asset, snapshot)
         host = run.host.backup_host

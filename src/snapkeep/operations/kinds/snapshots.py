@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,34 +17,82 @@ from snapkeep.model.errors import (
     Timeout,
     Unavailable,
 )
-from snapkeep.model.snapshots import Snapshot
+from snapkeep.model.snapshots import Consistency, Snapshot
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Handler, played
+from snapkeep.operations.kinds.quiesce import quiesced
 from snapkeep.operations.run import Run
+
+_ASKED = "asked"
+"""Noted, while assets are held, before the system is asked: from then on the snapshot may exist."""
 
 
 class CreateHandler(Handler):
-    """Take a snapshot of an asset under a name that was recorded before."""
+    """Take a snapshot of an asset under a name that was recorded before, while what was named for it is held."""
 
     kind = "create"
     finishing = "taking the snapshot"
     cancellable = True
 
     async def start(self, run: Run) -> Ticket:
-        """Ask for the snapshot."""
-        asset, role = await run.asset(), played((await run.roles()).create, "create")
-        return await role.start_create(asset.asset, run.request["name"], run.request_id("create"))
+        """Ask for the snapshot. Where assets are to be held, `finish` does, since no step may end while they are."""
+        return Ticket() if _is_quiesced(run) else await self._ask(run)
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the snapshot and record it."""
+        if _is_quiesced(run):
+            return await self._finish_quiesced(run)
+        return await self._recorded_as(run, await self._wait(run, ticket), Consistency.CRASH)
+
+    async def _finish_quiesced(self, run: Run) -> dict[str, Any]:
+        """Hold, ask, wait, let go. What an earlier try may have asked for is taken as it is: that is held no more."""
+        known = await self._record(run, await run.asset())
+        if known is not None and known.consistency is not None:
+            return _result(run, known.id, known.consistency, known.quiesced, known.consistency_reason)
+        assets = [await run.catalog.inventory.asset(asset_id) for asset_id in run.request["quiesce"]]
+        names = [asset.reference for asset in assets]
+        if await self._may_be_made(run):
+            made = await self._take(run)
+            lost = ["what was held was let go before it was known that the snapshot was there"]
+        else:
+            run.unasked = True
+            async with quiesced(run, assets, run.request["quiesce_seconds"]) as lost:
+                await run.catalog.operations.update(run.operation.id, cursor=_ASKED)
+                run.unasked = False
+                made = await self._take(run)
+        consistency = Consistency.CRASH if lost else Consistency.APPLICATION
+        return await self._recorded_as(run, made, consistency, names, "; ".join(lost) or None)
+
+    async def _ask(self, run: Run) -> Ticket:
+        asset, role = await run.asset(), played((await run.roles()).create, "create")
+        return await role.start_create(asset.asset, run.request["name"], run.request_id("create"))
+
+    async def _wait(self, run: Run, ticket: Ticket) -> Snapshot:
         role = played((await run.roles()).create, "create")
         made = await run.wait(self.finishing, lambda: role.poll_create(ticket))
-        snapshot = replace(made, owned=True)  # whatever its name: we made it
-        await run.catalog.inventory.record_batch(run.operation.system_id, (), (snapshot,), seen_by=run.operation.id)
-        return {
-            "snapshot": run.operation.target,
-            "snapshot_id": snapshot_row_id(run.request["asset_id"], snapshot.id),
-        }
+        return replace(made, owned=True)  # whatever its name: we made it
+
+    async def _take(self, run: Run) -> Snapshot:
+        await run.report(self.finishing)
+        return await self._wait(run, await run.persist(lambda: self._ask(run)))
+
+    async def _recorded_as(
+        self,
+        run: Run,
+        made: Snapshot,
+        consistency: Consistency,
+        names: Sequence[str] = (),
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        await run.catalog.inventory.record_made(
+            run.operation.system_id,
+            made,
+            seen_by=run.operation.id,
+            consistency=consistency,
+            quiesced=names,
+            reason=reason,
+        )
+        return _result(run, snapshot_row_id(run.request["asset_id"], made.id), consistency, names, reason)
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:
         """Let the begun work come to its end, then delete what it made. What is deleted is recorded before."""
@@ -53,6 +102,7 @@ class CreateHandler(Handler):
         if made is None:
             return
         await run.catalog.inventory.record_batch(run.operation.system_id, (), (made,), seen_by=run.operation.id)
+        await _begin_deletion(run, await run.catalog.inventory.snapshot(snapshot_row_id(asset.id, made.id)))
         deleting = played((await run.roles()).delete, "delete")
         deletion = await run.persist(lambda: deleting.start_delete(asset.asset, made, run.request_id("undo")))
         await run.wait("cancelling", lambda: deleting.poll_delete(deletion))
@@ -61,10 +111,10 @@ class CreateHandler(Handler):
 
     async def _made(self, run: Run, ticket: Ticket | None) -> Snapshot | None:
         """Return what was begun, once it exists; None when nothing was."""
-        if ticket is None:
-            if not run.uncertain:
+        if ticket is None or _is_quiesced(run):
+            if not await self._may_be_made(run):
                 return None
-            ticket = await run.persist(lambda: self.start(run))  # finds what an earlier call may have made
+            ticket = await run.persist(lambda: self._ask(run))  # finds what an earlier call may have made
         creating = played((await run.roles()).create, "create")
         begun = ticket
         try:
@@ -75,6 +125,11 @@ class CreateHandler(Handler):
             return None  # the system itself says that it was not made
         return replace(made, owned=True)
 
+    async def _may_be_made(self, run: Run) -> bool:
+        if not _is_quiesced(run):
+            return run.uncertain
+        return (await run.catalog.operations.get(run.operation.id)).cursor == _ASKED
+
     async def _recorded(self, run: Run, asset: AssetRecord) -> Snapshot | None:
         """Return what this operation has recorded as made: an earlier run may have deleted it since."""
         known = await self._record(run, asset)
@@ -83,6 +138,27 @@ class CreateHandler(Handler):
     async def _record(self, run: Run, asset: AssetRecord) -> SnapshotRecord | None:
         found = await run.catalog.inventory.snapshots(asset_id=asset.id, name=run.request["name"], gone=True)
         return next((item for item in found if item.seen_by == run.operation.id), None)
+
+
+async def _begin_deletion(run: Run, snapshot: SnapshotRecord) -> None:
+    """Raise Locked when something keeps the snapshot by now; from here on nothing can."""
+    await run.catalog.protections.begin_deletion(snapshot, run.operation.id, by=run.operation.requester)
+
+
+def _is_quiesced(run: Run) -> bool:
+    return bool(run.request.get("quiesce"))
+
+
+def _result(
+    run: Run, snapshot_id: str, consistency: Consistency, names: Sequence[str], reason: str | None
+) -> dict[str, Any]:
+    return {
+        "snapshot": run.operation.target,
+        "snapshot_id": snapshot_id,
+        "consistency": consistency.value,
+        "quiesced": list(names),
+        "consistency_reason": reason,
+    }
 
 
 class DeleteHandler(Handler):
@@ -98,6 +174,7 @@ class DeleteHandler(Handler):
         asset = await run.catalog.inventory.asset(snapshot.asset_id)
         if exports := await run.catalog.exports.find(snapshot_row=snapshot.id):
             raise Busy(f"{snapshot.reference} was exported meanwhile", dependents=[item.id for item in exports])
+        await _begin_deletion(run, snapshot)
         await run.report("asking for the deletion")
         return await role.start_delete(asset.asset, snapshot.snapshot, run.request_id("delete"))
 

@@ -108,6 +108,12 @@ class Commands(Protocol):
     def stream(self, command: Command, given: bytes = b"") -> contextlib.AbstractAsyncContextManager[Stream]:
         """Run a program and read what it writes while it does; it is ended with the context. Raises what `run` does."""
 
+    def hold(self, command: Command) -> contextlib.AbstractAsyncContextManager[Held]:
+        """Run a program whose standard input stays open: until `release`, or until nobody is left who could end it.
+
+        By SSH it has a connection of its own, which no other program can break. Raises what `run` does.
+        """
+
 
 class Stream(Protocol):
     """What a program writes."""
@@ -117,6 +123,13 @@ class Stream(Protocol):
 
     async def end(self) -> Output:
         """Wait for its end, after its last piece; `out` is empty."""
+
+
+class Held(Stream, Protocol):
+    """What a program writes that waits for the end of its standard input."""
+
+    def release(self) -> None:
+        """Close its standard input; once more is harmless."""
 
 
 def as_run(command: Command, *, sudo: bool) -> tuple[bytes, ...]:

@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from snapkeep.model.errors import LimitExceeded, Unavailable
-from snapkeep.plugin.commands import MOST_ERRORS, MOST_OUTPUT, Command, Output, Stream, as_run, require_sudo
+from snapkeep.plugin.commands import MOST_ERRORS, MOST_OUTPUT, Command, Held, Output, Stream, as_run, require_sudo
 
 _PIECE = 256 << 10
 _LAST_SECONDS = 5.0
@@ -45,12 +45,20 @@ class LocalCommands:
             await require_sudo(self, done)
         return Output(command, self.host, done.code, b"".join(pieces), done.err)
 
-    @asynccontextmanager
-    async def stream(self, command: Command, given: bytes = b"") -> AsyncIterator[Stream]:
+    def stream(self, command: Command, given: bytes = b"") -> AbstractAsyncContextManager[Stream]:
         """Run a program and read what it writes."""
+        return self._begun(command, given)
+
+    def hold(self, command: Command) -> AbstractAsyncContextManager[Held]:
+        """Run a program whose standard input stays open."""
+        return self._begun(command, None)
+
+    @asynccontextmanager
+    async def _begun(self, command: Command, given: bytes | None) -> AsyncIterator[_LocalStream]:
+        """`given`: its standard input; None: that stays open."""
         child = await asyncio.create_subprocess_exec(
             *as_run(command, sudo=self._sudo),
-            stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if given == b"" else asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -64,7 +72,7 @@ class LocalCommands:
 
 
 class _LocalStream:
-    def __init__(self, command: Command, child: asyncio.subprocess.Process, given: bytes) -> None:
+    def __init__(self, command: Command, child: asyncio.subprocess.Process, given: bytes | None) -> None:
         self._command = command
         self._child = child
         self._aside = [asyncio.ensure_future(self._complaints())]
@@ -90,8 +98,13 @@ class _LocalStream:
         code = await self._child.wait()
         return Output(self._command, LocalCommands.host, code, b"", bytes(self._err))
 
+    def release(self) -> None:
+        if self._child.stdin is not None:
+            self._child.stdin.close()
+
     async def close(self) -> None:
         """End the program, and what it started, if they have not ended."""
+        self.release()
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._child.returncode is None:
                 with suppress(ProcessLookupError, PermissionError):  # sudo's child is root's: sudo passes TERM on

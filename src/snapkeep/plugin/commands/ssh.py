@@ -14,18 +14,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from snapkeep import addresses
 from snapkeep.model.errors import AuthenticationFailed, LimitExceeded, SnapkeepError, Unavailable
 from snapkeep.plugin.commands import (
     MOST_ERRORS,
     MOST_OUTPUT,
     TIMED_OUT,
     Command,
+    Held,
     Output,
     Stream,
     as_run,
     require_sudo,
 )
-from snapkeep.ssh import connection_options
+from snapkeep.ssh import CONNECT_SECONDS, connection_options
 
 import asyncssh  # isort: skip - snapkeep.ssh says what to install where it is missing
 
@@ -94,52 +96,78 @@ class SshCommands:
             finally:
                 await stream.close()
 
+    @asynccontextmanager
+    async def hold(self, command: Command) -> AsyncIterator[Held]:
+        """Run a program whose standard input stays open, on a connection of its own."""
+        connection = await self._connect()
+        try:
+            stream = _SshStream(self, command, connection, await self._process(connection, command), None)
+            try:
+                yield stream
+            finally:
+                await stream.close()
+        finally:
+            await _close(connection)
+
     async def close(self) -> None:
         """End the connection."""
         if self._connection is not None:
-            self._connection.close()
-            with suppress(asyncssh.Error, OSError, TimeoutError):
-                async with asyncio.timeout(5):
-                    await self._connection.wait_closed()
+            await _close(self._connection)
             self._connection = None
 
-    def lost(self, error: Exception, command: Command) -> SnapkeepError:
+    def lost(self, error: Exception, command: Command, connection: asyncssh.SSHClientConnection) -> SnapkeepError:
         """Forget a connection that broke; return the error for whoever used it."""
-        if self._connection is not None:
-            self._connection.abort()
+        connection.abort()
+        if connection is self._connection:
             self._connection = None
         return self._translated(error, f"The connection to {self.host} was lost during {command}")
 
     async def _start(self, command: Command) -> tuple[asyncssh.SSHClientConnection, asyncssh.SSHClientProcess[bytes]]:
-        limit = (b"timeout", b"--kill-after=5", b"%d" % max(1, round(max(command.seconds, command.total))))
-        text = b" ".join(map(_quoted, (*_TELLING, *limit, *as_run(command, sudo=self._sudo))))
         for last in (False, True):
             connection = await self._connected()
             try:
-                async with asyncio.timeout(command.seconds):
-                    return connection, await connection.create_process(text, encoding=None)
-            except (asyncssh.Error, OSError, TimeoutError) as error:
-                failure = self.lost(error, command)
+                return connection, await self._process(connection, command)
+            except Unavailable:
                 if last:
-                    raise failure from error  # an idle connection may have been cut: once more on a new one
+                    raise  # an idle connection may have been cut: once more on a new one
         raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _process(
+        self, connection: asyncssh.SSHClientConnection, command: Command
+    ) -> asyncssh.SSHClientProcess[bytes]:
+        limit = (b"timeout", b"--kill-after=5", b"%d" % max(1, round(max(command.seconds, command.total))))
+        text = b" ".join(map(_quoted, (*_TELLING, *limit, *as_run(command, sudo=self._sudo))))
+        try:
+            async with asyncio.timeout(command.seconds):
+                return await connection.create_process(text, encoding=None)
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            raise self.lost(error, command, connection) from error
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._connecting:
             if self._connection is None or self._connection.is_closed():
-                where = self._where
-                try:
-                    self._connection = await asyncssh.connect(
-                        where.host,
-                        where.port,
-                        **connection_options(30.0),
-                        **({"username": where.user} if where.user else {}),
-                        **({"tunnel": where.jump} if where.jump else {}),
-                        **where.options,
-                    )
-                except (asyncssh.Error, OSError, TimeoutError) as error:
-                    raise self._translated(error, f"{self.host} cannot be reached by SSH") from error
+                self._connection = await self._connect()
             return self._connection
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        where = self._where
+        way: dict[str, Any]
+        try:
+            if where.jump:  # the host's own address is looked up behind it
+                await addresses.require_host(first_hop(where.jump), 22)
+                way = {"tunnel": where.jump}
+            else:
+                way = {"sock": await addresses.connect(where.host, where.port, CONNECT_SECONDS)}
+            return await asyncssh.connect(
+                where.host,
+                where.port,
+                **connection_options(30.0),
+                **({"username": where.user} if where.user else {}),
+                **way,
+                **where.options,
+            )
+        except (asyncssh.Error, OSError, TimeoutError) as error:
+            raise self._translated(error, f"{self.host} cannot be reached by SSH") from error
 
     def _translated(self, error: Exception, message: str) -> SnapkeepError:
         reason = str(error) or type(error).__name__
@@ -163,8 +191,9 @@ class _SshStream:
         command: Command,
         connection: asyncssh.SSHClientConnection,
         process: asyncssh.SSHClientProcess[bytes],
-        given: bytes,
+        given: bytes | None,
     ) -> None:
+        """`given`: standard input; None: that stays open."""
         self._commands = commands
         self._command = command
         self._connection = connection
@@ -172,7 +201,9 @@ class _SshStream:
         self._err = bytearray()
         self._number: int | None = None
         """Of the process there; 0: it does not say."""
-        self._aside = [asyncio.ensure_future(self._complaints()), asyncio.ensure_future(self._give(given))]
+        self._aside = [asyncio.ensure_future(self._complaints())]
+        if given is not None:
+            self._aside.append(asyncio.ensure_future(self._give(given)))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
@@ -185,7 +216,7 @@ class _SshStream:
                     f"{self._command} said nothing for {self._command.seconds:g} s on {self._commands.host}"
                 ) from error
             except (asyncssh.Error, OSError) as error:
-                raise self._commands.lost(error, self._command) from error
+                raise self._lost(error) from error
             if not piece:
                 return
             yield piece
@@ -196,16 +227,22 @@ class _SshStream:
                 await self._process.wait_closed()
                 await asyncio.gather(*self._aside)
         except (asyncssh.Error, OSError, TimeoutError) as error:
-            raise self._commands.lost(error, self._command) from error
+            raise self._lost(error) from error
         code = self._process.returncode
         if code is None:
-            lost = asyncssh.ConnectionLost("the host did not say how the program ended")
-            raise self._commands.lost(lost, self._command)
+            raise self._lost(asyncssh.ConnectionLost("the host did not say how the program ended"))
         if code in {TIMED_OUT, _KILLED}:
             raise Unavailable(
                 f"{self._command} did not end within {self._command.seconds:g} s on {self._commands.host}"
             )
         return Output(self._command, self._commands.host, code, b"", bytes(self._err))
+
+    def release(self) -> None:
+        with suppress(asyncssh.Error, OSError):
+            self._process.stdin.write_eof()
+
+    def _lost(self, error: Exception) -> SnapkeepError:
+        return self._commands.lost(error, self._command, self._connection)
 
     async def close(self) -> None:
         """End the program, if it has not ended."""
@@ -247,6 +284,21 @@ class _SshStream:
                 self._process.stdin.write(given)
                 await self._process.stdin.drain()
             self._process.stdin.write_eof()
+
+
+async def _close(connection: asyncssh.SSHClientConnection) -> None:
+    connection.close()
+    with suppress(asyncssh.Error, OSError, TimeoutError):
+        async with asyncio.timeout(5):
+            await connection.wait_closed()
+
+
+def first_hop(jump: str) -> str:
+    """Return the first host of `[user@]host[:port],...`; IPv6 addresses with a port are in brackets."""
+    first = jump.partition(",")[0].rpartition("@")[2]
+    if first.startswith("["):
+        return first[1:].partition("]")[0]
+    return first if first.count(":") > 1 else first.partition(":")[0]
 
 
 def _quoted(argument: bytes) -> bytes:
