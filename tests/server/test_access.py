@@ -1,0 +1,354 @@
+"""Every route, by every role and by nobody; and what a scope hides, in every list and by every id."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from tests.support.installation import Installation, Json, Server, until
+
+from snapkeep.cli.rest import Rest
+from snapkeep.model.access import ROLES, Action
+from snapkeep.model.errors import AuthenticationFailed, NotFound, PermissionDenied, SnapkeepError
+from snapkeep.server.app import declare_permissions
+from snapkeep.server.openapi import PERMISSION
+
+PASSWORD = "correct horse battery"
+OPEN = {"anybody", "authenticated"}
+
+
+class People:
+    """Makes users, and speaks as one of them."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self._open: list[Rest] = []
+        self._number = 0
+
+    def someone(self, *grants: tuple[str, str]) -> Rest:
+        """Return the client of a new service account with these roles and scopes."""
+        self._number += 1
+        name, rest = f"p{self._number}", self.installation.rest
+        rest.request("POST", "/identities", json={"name": name, "kind": "service"})
+        for role, scope in grants:
+            rest.request("POST", f"/identities/{name}/grants", json={"role": role, "scope": scope})
+        made = rest.request("POST", "/tokens", json={"name": "test", "identity": name})
+        return self.with_token(made["token"])
+
+    def with_token(self, token: str) -> Rest:
+        other = self.installation.server.connect(token)
+        self._open.append(other)
+        return other
+
+    def close(self) -> None:
+        for rest in self._open:
+            rest.close()
+        rest = self.installation.rest
+        for identity in rest.request("GET", "/identities")["data"]:
+            rest.request("DELETE", f"/identities/{identity['name']}")
+
+
+@pytest.fixture
+def people(installation: Installation) -> Iterator[People]:
+    everybody = People(installation)
+    yield everybody
+    everybody.close()
+
+
+def answer(rest: Rest, method: str, path: str, body: Any = None) -> tuple[str, Any]:
+    """Return the code of the error, or empty and what was answered."""
+    try:
+        if path.endswith(("/content?path=x", "/find?pattern=x", "/entries")):
+            return "", b"".join(rest.content(path.partition("?")[0], [("path", "x"), ("pattern", "x")]))
+        return "", rest.request(method, path, json=body)
+    except SnapkeepError as error:
+        return error.code, error
+
+
+def operations_of(description: Json) -> Iterator[tuple[str, str, set[str]]]:
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path.removeprefix("/v1"), set(operation[PERMISSION])
+
+
+# -- what routes declare -----------------------------------------------------------------------------------------------
+def test_a_route_that_declares_nothing_does_not_start() -> None:
+    router = APIRouter()
+
+    @router.get("/everything")
+    async def everything() -> None:
+        pass
+
+    with pytest.raises(RuntimeError, match="/everything has declared no permission"):
+        declare_permissions(router)
+
+
+def test_every_action_is_asked_for_by_some_route(installation: Installation) -> None:
+    description = installation.rest.request("GET", "/openapi.json")
+    asked = set().union(*(actions for _, _, actions in operations_of(description)))
+    inside = {Action.REPOSITORY_USE, Action.METRICS_READ}  # asked for by what a body names; not in the description
+    assert set(Action) - asked - inside == set(), "an action that nothing asks for allows nothing"
+    assert asked - set(Action) == OPEN
+
+
+# -- by every role, and by nobody --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("role", [*ROLES, None])
+def test_every_route_by_every_role(installation: Installation, people: People, role: str | None) -> None:
+    """Who lacks the action is refused, on things that exist; who has it is not, on things that do not."""
+    description = installation.rest.request("GET", "/openapi.json")
+    real = things(installation)
+    rest = people.someone(*([(role, "all")] if role else []))
+    allowed = {str(action) for action in ROLES[role][1]} if role else set()
+    refused = 0
+    for method, path, actions in operations_of(description):
+        if actions & OPEN:
+            continue
+        if actions & allowed:
+            code, _ = answer(rest, method, re.sub(r"\{[^}]*\}", "not-there", path), {})
+            assert code not in {"authentication_failed", "permission_denied", "internal"}, (method, path)
+        else:
+            concrete = re.sub(r"\{([^}]*)\}", lambda found: real[found[1]], path)
+            code, error = answer(rest, method, concrete, {})
+            assert code in {"permission_denied", "not_found"}, (method, path, error)
+            refused += 1
+    assert (refused > 0) is (role != "all"), role
+    if role is None:
+        assert refused > 50
+    for rest in (installation.server.connect("skt_" + "x" * 43), installation.server.connect("")):
+        for method, path, actions in operations_of(description):
+            if "anybody" not in actions:
+                code, _ = answer(rest, method, re.sub(r"\{([^}]*)\}", lambda found: real[found[1]], path), {})
+                assert code == "authentication_failed", (method, path)
+        rest.close()
+    assert things(installation) == real, "nothing was done"
+
+
+def things(installation: Installation) -> dict[str, str]:
+    """Return something real for each parameter of a path."""
+    rest, asset = installation.rest, installation.asset()
+    identity = rest.request("GET", "/identities")["data"]
+    found = {
+        "name": "files1",
+        "asset_id": asset["id"],
+        "operation_id": rest.request("GET", "/operations", params={"limit": 1000})["data"][-1]["id"],
+        "token_id": "x",
+        "grant_id": "x",
+        "list_id": "x",
+        "backup_id": "x",
+        "protection_id": "x",
+        "approval_id": "x",
+        "export_id": "x",
+        "snapshot_id": "x",
+    }
+    assert identity is not None
+    return _Otherwise(found)
+
+
+class _Otherwise(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return "x"
+
+
+# -- what a scope hides ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def two_assets(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The same things of two shares: snapshots, a change list, an export, backups in two repositories."""
+    rest = installation.rest
+    found: dict[str, dict[str, str]] = {}
+    for share in ("projects", "home"):
+        asset = installation.asset(share)
+        (installation.live(share) / f"of-{share}.txt").write_text(share)
+        first, second = (installation.snapshot(f"{share}-{number}", share) for number in "12")
+        host = {"name": f"host-{share}", "address": "127.0.0.1"}
+        listed = installation.run("POST", "/change-lists", {"base_id": first["id"], "new_id": second["id"]})
+        export = installation.run("POST", f"/snapshots/{second['id']}/exports", {"host": host})
+        place = tmp_path_factory.mktemp(share)
+        body = {"name": f"vault-{share}", "location": str(place / "repository"), "password": "secret", "create": True}
+        rest.request("POST", "/repositories", json=body)
+        backup = installation.run("POST", f"/assets/{asset['id']}/backups", {"repository": f"vault-{share}"})
+        found[share] = {
+            "asset_id": asset["id"],
+            "snapshot_id": first["id"],
+            "new_id": second["id"],
+            "list_id": listed["result"]["change_list_id"],
+            "export_id": export["result"]["export_id"],
+            "backup_id": backup["result"]["backup_id"],
+            "operation_id": backup["id"],
+            "repository": f"vault-{share}",
+        }
+    return found
+
+
+@pytest.mark.parametrize("kind", ["asset", "label", "token"])
+def test_a_scope_hides_the_rest_in_every_list_and_by_every_id(
+    installation: Installation, people: People, two_assets: dict[str, dict[str, str]], kind: str
+) -> None:
+    mine, other = two_assets["projects"], two_assets["home"]
+    rest = installation.rest
+    rest.request("PUT", f"/assets/{mine['asset_id']}/labels", json={"labels": {"team": "mine"}})
+    everything = {"description": "", "actions": [str(action) for action in Action if "identity" not in action]}
+    rest.request("PUT", "/roles/everything", json=everything)
+    if kind == "token":  # may see everything; its token may not
+        name = "narrowed"
+        rest.request("POST", "/identities", json={"name": name, "kind": "service"})
+        rest.request("POST", f"/identities/{name}/grants", json={"role": "everything", "scope": "all"})
+        limits = [{"role": "everything", "scope": f"asset:{mine['asset_id']}"}]
+        made = rest.request("POST", "/tokens", json={"name": "t", "identity": name, "limits": limits})
+        me = people.with_token(made["token"])
+    else:
+        me = people.someone(("everything", "label:team=mine" if kind == "label" else f"asset:{mine['asset_id']}"))
+    description = rest.request("GET", "/openapi.json")
+    hidden = {value for key, value in other.items() if key != "repository"} | {"home-1", "of-home", "host-home"}
+    lists = 0
+    for method, path, _ in operations_of(description):
+        if method == "GET" and "{" not in path:
+            wanted = "?new_id=" + mine["new_id"] if path == "/change-lists" else ""
+            code, said = answer(me, "GET", path + wanted)
+            assert code in {"", "permission_denied"}, (path, said)
+            assert not [word for word in hidden if word in json.dumps(said, default=str)], path
+            lists += 1
+        keys = set(re.findall(r"\{([^}]*)\}", path)) & other.keys()
+        if keys:
+            there = re.sub(r"\{([^}]*)\}", lambda found: {**other, "name": "x"}.get(found[1], "x"), path)
+            absent = re.sub(r"\{([^}]*)\}", "not-there", path)
+            code, error = answer(me, method, there, {})
+            assert code == "not_found", (method, path, error)
+            _, unknown = answer(me, method, absent, {})
+            found = next(other[key] for key in keys)
+            assert str(error).replace(found, "not-there") == str(unknown), "hidden is told as absent, word by word"
+            assert error.next_step == unknown.next_step
+    assert lists > 8
+    for path, key in (
+        ("/assets", "asset_id"), ("/snapshots", "snapshot_id"), ("/exports", "export_id"), ("/backups", "backup_id"),
+        ("/operations", "operation_id"),
+    ):  # fmt: skip
+        assert mine[key] in {item["id"] for item in me.request("GET", path)["data"]}, path
+    for path in ("assets/{asset_id}", "snapshots/{new_id}", "exports/{export_id}", "change-lists/{list_id}",
+                 "backups/{backup_id}", "operations/{operation_id}"):  # fmt: skip
+        assert me.request("GET", "/" + path.format(**mine))
+    entries = b"".join(me.content(f"/change-lists/{mine['list_id']}/entries", []))
+    assert b"entries" in entries or b"data" in entries
+    # what a body names is looked at, too
+    for body in (
+        {"base_id": other["snapshot_id"], "new_id": mine["new_id"]},
+        {"base_id": None, "new_id": other["new_id"]},
+    ):
+        with pytest.raises(NotFound):
+            me.request("POST", "/change-lists", json=body)
+    with pytest.raises((NotFound, PermissionDenied)):
+        me.request("POST", f"/assets/{mine['asset_id']}/backups", json={"repository": other["repository"]})
+    with pytest.raises(NotFound):
+        me.request("GET", "/change-lists", params={"new_id": other["new_id"]})
+    with pytest.raises(PermissionDenied):
+        me.request("POST", "/systems", json={"name": "mine", "plugin": "nutanix-files", "settings": {}})
+
+
+def test_scopes_of_systems_and_repositories(installation: Installation, people: People, tmp_path: Any) -> None:
+    rest = installation.rest
+    installation.add_system("files2")
+    installation.discover("files2")
+    for name in ("one", "two"):
+        place = {"name": name, "location": str(tmp_path / name), "password": "secret", "create": True}
+        rest.request("POST", "/repositories", json=place)
+    me = people.someone(("administrator", "system:files2"), ("operator", "repository:one"))
+    assert {item["name"] for item in me.request("GET", "/systems")["data"]} == {"files2"}
+    assert {item["system"] for item in me.request("GET", "/assets")["data"]} == {"files2"}
+    assert {item["name"] for item in me.request("GET", "/repositories")["data"]} == {"one"}
+    assert {item["system"] for item in me.request("GET", "/operations")["data"]} == {"files2"}
+    asset = installation.asset(system="files2")
+    with pytest.raises(NotFound):
+        me.request("POST", f"/assets/{asset['id']}/backups", json={"repository": "two"})
+    done = me.wait(me.request("POST", f"/assets/{asset['id']}/backups", json={"repository": "one"}))
+    assert done["state"] == "succeeded"
+    assert done["requester"] == me.request("GET", "/me")["name"]
+    with pytest.raises(NotFound):
+        me.request("DELETE", "/systems/files1")
+    for body in ({"name": "files3", "plugin": "nutanix-files", "settings": {}}, {}):
+        with pytest.raises(PermissionDenied):  # a system that is not there yet is in no scope but all
+            me.request("POST", "/systems", json=body)
+
+
+def test_to_retry_needs_what_asking_needs(installation: Installation, people: People) -> None:
+    """Who may control operations does not restore by retrying somebody's restore."""
+    snapshot = installation.snapshot("before")
+    installation.fault("status", status=400, route="restore", count=1)
+    with pytest.raises(SnapkeepError):
+        installation.run("POST", f"/snapshots/{snapshot['id']}/restore", {"confirmation": "projects"})
+    failed = installation.rest.request("GET", "/operations", params={"state": "failed"})["data"][0]
+    assert failed["kind"] == "restore"
+    for role, scope in (("operator", "all"), ("viewer", "all"), ("restorer", "system:files2")):
+        with pytest.raises((PermissionDenied, NotFound)):
+            people.someone((role, scope)).request("POST", f"/operations/{failed['id']}/retry")
+    assert people.someone(("restorer", "system:files1")).request("POST", f"/operations/{failed['id']}/retry")
+
+
+# -- people, over REST -------------------------------------------------------------------------------------------------
+def test_the_life_of_a_user(installation: Installation, people: People) -> None:
+    rest = installation.rest
+    officer = people.someone(("security-officer", "all"))
+    made = officer.request("POST", "/identities", json={"name": "alice", "password": PASSWORD})
+    assert made["has_password"]
+    assert made["grants"] == []
+    nobody = installation.server.connect("")
+    session = nobody.request("POST", "/login", json={"name": "alice", "password": PASSWORD})
+    alice = people.with_token(session["token"])
+    assert alice.request("GET", "/me") == {"name": "alice", "kind": "user", "grants": [], "limits": None}
+    with pytest.raises(PermissionDenied) as told:
+        alice.request("GET", "/assets")
+    assert told.value.details["needed"] == "asset.read"
+    held = officer.request("POST", "/identities/alice/grants", json={"role": "viewer", "scope": "system:files1"})
+    assert alice.request("GET", "/assets")["data"]
+    for method, path, body in (  # whoever manages people does not manage himself
+        ("POST", f"/identities/{officer.request('GET', '/me')['name']}/grants", {"role": "administrator"}),
+        ("PATCH", f"/identities/{officer.request('GET', '/me')['name']}", {"disabled": False}),
+        ("DELETE", f"/identities/{officer.request('GET', '/me')['name']}", None),
+    ):
+        with pytest.raises(PermissionDenied):
+            officer.request(method, path, json=body)
+    token = alice.request("POST", "/tokens", json={"name": "script", "days": 1})
+    script = people.with_token(token["token"])
+    assert script.request("GET", "/assets")["data"]
+    assert {item["kind"] for item in alice.request("GET", "/tokens")["data"]} == {"session", "api"}
+    assert token["token"] not in json.dumps(alice.request("GET", "/tokens"))
+    with pytest.raises(NotFound):  # of others one does not even learn that they have tokens
+        people.someone().request("DELETE", f"/tokens/{token['about']['id']}")
+    officer.request("DELETE", f"/identities/alice/grants/{held['id']}")
+    with pytest.raises(PermissionDenied):
+        script.request("GET", "/assets")
+    alice.request("DELETE", f"/tokens/{token['about']['id']}")
+    with pytest.raises(AuthenticationFailed):
+        script.request("GET", "/me")
+    alice.request("PUT", "/me/password", json={"old": PASSWORD, "new": PASSWORD + "!"})
+    with pytest.raises(AuthenticationFailed):
+        alice.request("GET", "/me")
+    again = people.with_token(
+        nobody.request("POST", "/login", json={"name": "alice", "password": PASSWORD + "!"})["token"]
+    )
+    again.request("POST", "/logout")
+    with pytest.raises(AuthenticationFailed):
+        again.request("GET", "/me")
+    officer.request("PATCH", "/identities/alice", json={"disabled": True})
+    with pytest.raises(AuthenticationFailed):
+        nobody.request("POST", "/login", json={"name": "alice", "password": PASSWORD + "!"})
+    nobody.close()
+    for secret in (PASSWORD, session["token"], token["token"]):
+        assert secret not in installation.server.log.read_text()
+    rest.request("DELETE", "/identities/alice")
+
+
+def test_without_the_local_token_only_people_get_in(tmp_path: Any) -> None:
+    server = Server(tmp_path / "closed", {"SNAPKEEP_LOCAL_TOKEN": "false"})
+    try:
+        server.begin()
+        until(server.is_ready, 30)
+        rest = server.connect("x" * 43)
+        with pytest.raises(AuthenticationFailed):
+            rest.request("GET", "/systems")
+        rest.close()
+        assert not (server.data_dir / "token").exists()
+    finally:
+        server.close()
