@@ -57,12 +57,15 @@ test: check $(SDK)
 	scripts/postgresql
 	scripts/sshd
 	scripts/btrfs
+	scripts/nfs
+	scripts/lvm
 	scripts/restic
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/nutanix_files.py
 	$(BIN)/python -m benchmarks.operations
+	$(BIN)/python -m benchmarks.api
 	scripts/restic
 	$(BIN)/python -m benchmarks.backup
 	$(BIN)/python -m benchmarks.linux_host
@@ -73,4 +76,4 @@ chaos: $(DEV)
 	$(BIN)/python -m tests.chaos --kills 300 --store postgresql --workers 3 $(CHAOS_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(SDK_VENV) .restic site dist build src/snapkeep.egg-info src/snapkeep/repository/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SDK_VENV) .restic .nfs .lvm site dist build src/snapkeep.egg-info src/snapkeep/repository/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -42,6 +42,7 @@ from benchmarks import steady
 from benchmarks.bare_dbos import Item, Job
 from tests.support.postgres import Postgres, running_postgres
 
+from snapkeep.cli.trust import trust_here
 from snapkeep.simulators.kit.process import SimulatorProcess
 
 Json = dict[str, Any]
@@ -282,8 +283,9 @@ class Snapkeep:
 
     def __init__(self, directory: Path, processes: list[int]) -> None:
         self.processes = processes
-        address = json.loads((directory / "server.json").read_text())["url"]
-        self._host = address.removeprefix("http://")
+        address = json.loads((directory / "server.json").read_text())
+        self._host = address["url"].removeprefix("https://")
+        self._trust = trust_here(address)
         self._headers = {
             "Authorization": f"Bearer {(directory / 'token').read_text().strip()}",
             "Content-Type": "application/json",
@@ -293,7 +295,7 @@ class Snapkeep:
     def request(self, method: str, path: str, body: Json | None = None) -> Any:
         """Send on a connection of this thread; not with the HTTP client of the command line, which costs more CPU."""
         if not hasattr(self._local, "connection"):
-            self._local.connection = http.client.HTTPConnection(self._host, timeout=60)
+            self._local.connection = http.client.HTTPSConnection(self._host, timeout=60, context=self._trust)
         content = None if body is None else json.dumps(body)
         try:
             self._local.connection.request(method, f"/v1{path}", content, self._headers)

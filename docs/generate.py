@@ -18,13 +18,17 @@ from snapkeep.cli.main import app as cli
 from snapkeep.cli.options import Common
 from snapkeep.cli.reconcile import LEFT
 from snapkeep.cli.serve import run_worker, serve
+from snapkeep.cli.whoami import KINDS
 from snapkeep.cli.work import CANCELLED
 from snapkeep.model import errors
+from snapkeep.model.access import ROLES, Action, ScopeKind
 from snapkeep.model.assets import Capability
 from snapkeep.plugin.plugin import Plugin, Proof
 from snapkeep.plugin.registry import get_plugin, plugin_names
 from snapkeep.plugin.settings import SystemSettings
+from snapkeep.server.access import ANYBODY, ANYONE_KNOWN
 from snapkeep.server.app import create_app
+from snapkeep.server.openapi import PERMISSION
 from snapkeep.server.settings import ProcessSettings, ServerSettings, WorkerProcessSettings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -101,17 +105,22 @@ def rest_page() -> str:
         for method, operation in methods.items():
             tags.setdefault(operation["tags"][0], []).append(route(method.upper(), path, operation))
     parts = [f"## {tag.capitalize()}\n\n" + "\n\n".join(routes) for tag, routes in tags.items()]
-    schemas = {name: schema for name, schema in api["components"]["schemas"].items() if not name.startswith("Page_")}
+    schemas = {
+        name: schema
+        for name, schema in api["components"]["schemas"].items()
+        if not name.startswith("Page_") and not name.endswith("Fields")
+    }
     bodies = "\n\n".join(body(name, schema) for name, schema in sorted(schemas.items()))
     return page(
         "REST API",
-        "The server listens on `http://127.0.0.1:8420` unless told otherwise. Each request carries "
+        "The server listens on `https://127.0.0.1:8420` unless told otherwise. Each request carries "
         "`Authorization: Bearer TOKEN`; the token is in the file `token` of the data directory.",
         api["info"]["description"].split("\n\n", 1)[1],
         'A list answers `{"data": [...], "next": ...}`. Give `next` as `after` to read the page behind it; '
         "on the last page it is null. The machine-readable description is at `/v1/openapi.json`.",
         "```console\n"
-        '$ curl -H "Authorization: Bearer $(cat ~/.local/share/snapkeep/token)" http://127.0.0.1:8420/v1/systems\n'
+        '$ curl -H "Authorization: Bearer $(cat ~/.local/share/snapkeep/token)" \\\n'
+        ">   --cacert ~/.local/share/snapkeep/tls/ca.pem https://127.0.0.1:8420/v1/systems\n"
         "```",
         "Any request may be answered with an [error](errors.md) as [Problem](#problem), for example 401 without a "
         "valid token and 422 when the request itself is wrong.",
@@ -133,14 +142,20 @@ def route(method: str, path: str, operation: Json) -> str:
     if "requestBody" in operation:
         parts.append(f"Body: {kind(operation['requestBody']['content']['application/json']['schema'])}")
     parts.append("Answer: " + "; ".join(answers(operation)))
+    if needed := operation.get(PERMISSION):
+        parts.append(f"Needs: {' or '.join(NEEDS.get(each, f'`{each}`') for each in needed)}")
     return "\n\n".join(part for part in parts if part)
+
+
+NEEDS = {ANYBODY: "no token", ANYONE_KNOWN: "a valid token"}
+"""What routes declare that need no action."""
 
 
 def answers(operation: Json) -> list[str]:
     """Return the good answers of a route as text."""
     found = []
     for status, answer in operation["responses"].items():
-        if status == "default":  # an error, the same for all routes; the page says so once
+        if status >= "4":  # an error, of the same form for all routes; the page says so once
             continue
         content = answer.get("content", {})
         kinds = [kind(content["application/json"]["schema"])] if "application/json" in content else []
@@ -230,8 +245,8 @@ def process_option(name: str) -> str:
     """Return the option of a setting; said which of the two commands has it when only one does."""
     having = [command for command in (serve, run_worker) if name in inspect.signature(command).parameters]
     option = f"`--{name.replace('_', '-')}`"
-    if name == "work":
-        option = "`--work`, `--no-work`"
+    if name in {"work", "tls"}:
+        option = f"`--{name}`, `--no-{name}`"
     shared = name in ProcessSettings.model_fields
     return "-" if not having else f"{option} (worker)" if shared and serve not in having else option
 
@@ -240,7 +255,7 @@ def plain_default(name: str, value: Any) -> str:
     """Return a default as one would write it into the environment."""
     if name == "data_dir":
         return "`$XDG_DATA_HOME/snapkeep`, usually `~/.local/share/snapkeep`"
-    if value is None or value == "":
+    if value in (None, "", ()):
         return ""
     return f"`{','.join(value) if isinstance(value, tuple) else str(value).lower() if value is True else value}`"
 
@@ -397,12 +412,47 @@ def plugin_permissions(plugin: Plugin) -> str:
     )
 
 
+# -- roles -------------------------------------------------------------------------------------------------------------
+def roles_page() -> str:
+    """The roles that are always there, the actions that they have, and the scopes that can hold these."""
+    meanings = member_docs(Action)
+    matrix = [
+        [
+            f"`{action}`",
+            *("yes" if action in actions else "" for _, actions in ROLES.values()),
+            meanings.get(action, ""),
+        ]
+        for action in Action
+    ]
+    nouns = dict.fromkeys(action.partition(".")[0] for action in Action)
+    places = [
+        [f"`{on}`", *("yes" if kind is ScopeKind.ALL or kind in KINDS.get(on, ScopeKind) else "" for kind in ScopeKind)]
+        for on in (*nouns, *(key for key in KINDS if "." in key))
+    ]
+    return page(
+        "Roles and actions",
+        "A *role* is a set of actions. A *grant* gives somebody a role within a *scope*. How to use them: "
+        "[Users and roles](../how-to/users-and-roles.md). `snapkeep role list` and `snapkeep role actions` show the "
+        "same, with roles of your own.",
+        "## Roles",
+        table(("Role", "What for"), [[f"`{name}`", text] for name, (text, _) in ROLES.items()]),
+        "## Actions",
+        "Which of them a route of REST needs stands in its [reference](rest.md).",
+        table(("Action", *(f"`{name}`" for name in ROLES), "Meaning"), matrix),
+        "## Scopes",
+        "An action counts where a scope of the grant holds what it is done to. What is done to the whole installation, "
+        "only `all` holds. An action that is named in full is an exception from its kind.",
+        table(("Actions on", *(f"`{kind}`" for kind in ScopeKind)), places),
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "rest.md": rest_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
     "plugins.md": plugins_page,
+    "roles.md": roles_page,
 }
 
 

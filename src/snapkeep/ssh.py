@@ -18,12 +18,16 @@ except ImportError as missing:
     ) from missing
 
 
+CONNECT_SECONDS = 15.0
+"""Longest time until a server has taken the connection."""
+
+
 def connection_options(seconds: float) -> dict[str, Any]:
     """Return what holds for every connection; nothing is to take longer than `seconds`."""
     return {
         "config": None,  # a StrictHostKeyChecking of the user's own must not reach us
         "encryption_algs": "^aes128-gcm@openssh.com,aes256-gcm@openssh.com",  # quicker than what asyncssh prefers
-        "connect_timeout": min(seconds, 15),
+        "connect_timeout": min(seconds, CONNECT_SECONDS),
         "login_timeout": min(seconds, 30),
         "keepalive_interval": 15,
         "keepalive_count_max": 4,

@@ -11,7 +11,9 @@ import pytest
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.database import sqlite_url
-from snapkeep.catalog.secrets import SecretBox, load_key
+from snapkeep.catalog.key_sources import KeyFile
+from snapkeep.catalog.paging import Paging
+from snapkeep.catalog.secrets import SecretBox
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.errors import Conflict, InvalidInput, NotFound
 from snapkeep.model.snapshots import Snapshot
@@ -75,20 +77,24 @@ def test_secrets_belong_to_their_record() -> None:
     sealed = box.seal("a", {"password": "p"})
     assert box.open("a", sealed) == {"password": "p"}
     assert box.seal("a", {"password": "p"}) != sealed
-    for record, data in (("b", sealed), ("a", sealed[:-1]), ("a", b"\x02" + sealed[1:]), ("a", b"")):
+    for record, data in (("b", sealed), ("a", sealed[:-1]), ("a", b"\x03" + sealed[1:]), ("a", b""), ("a", b"\x02")):
         with pytest.raises(InvalidInput):
             box.open(record, data)
 
 
 def test_the_key_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "secret.key"
-    key = load_key(path)
+    file = KeyFile(path)
+    assert file.make()
+    (key,) = file.read()
     assert len(key) == 32
-    assert load_key(path) == key
+    assert not file.make()
+    assert file.read() == (key,)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    path.write_text("not a key!")
-    with pytest.raises(InvalidInput):
-        load_key(path)
+    for wrong in ("not a key!", "", "a2V5", "\n"):
+        path.write_text(wrong)
+        with pytest.raises(InvalidInput):
+            file.read()
 
 
 async def test_names_of_systems_are_unique(catalog: Catalog) -> None:
@@ -142,22 +148,26 @@ async def test_pages_hold_everything_once_and_in_order(catalog: Catalog) -> None
     shares = [share(number) for number in range(25)]
     snapshots = [snapshot(number, f"s{index}") for number in range(25) for index in range(3)]
     await catalog.inventory.record_batch(system, shares, snapshots, seen_by="o")
-    after, names = "", []
-    while page := await catalog.inventory.assets(limit=4, after=after):
+    after: str | None = ""
+    names, count, seen = [], 0, []
+    while after is not None:
+        page = await catalog.inventory.assets(paging=Paging(limit=4, after=after))
         names += [item.asset.name for item in page]
-        after = page[-1].id
+        after = page.next
     assert names == sorted(asset.name for asset in shares)
-    after, count = "", 0
-    while rows := await catalog.inventory.snapshots(limit=7, after=after):
+    after = ""
+    while after is not None:
+        rows = await catalog.inventory.snapshots(paging=Paging(limit=7, after=after))
         count += len(rows)
-        after = rows[-1].id
+        after = rows.next
     assert count == 75
     for number in range(9):
         await add_operation(catalog, f"{number:036}")
-    before, seen = "", []
-    while operations := await catalog.operations.find(limit=2, before=before):
+    after = ""
+    while after is not None:
+        operations = await catalog.operations.find(paging=Paging(limit=2, after=after))
         seen += [item.id for item in operations]
-        before = operations[-1].id
+        after = operations.next
     assert seen == [f"{number:036}" for number in reversed(range(9))]
 
 

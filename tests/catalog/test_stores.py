@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
+from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import ChangeListState
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.errors import NotFound
@@ -94,14 +95,17 @@ async def test_an_operation_is_found_by_the_beginning_of_its_id_alike(catalog: C
 # -- order -------------------------------------------------------------------------------------------------------------
 async def pages(catalog: Catalog, limit: int) -> tuple[list[str], list[tuple[str, str]]]:
     """Return the names of all assets, and of all snapshots with their assets, page by page."""
-    after, assets = "", []
-    while found := await catalog.inventory.assets(limit=limit, after=after):
+    after: str | None = ""
+    assets, snapshots = [], []
+    while after is not None:
+        found = await catalog.inventory.assets(paging=Paging(limit=limit, after=after))
         assets += [item.asset.name for item in found]
-        after = found[-1].id
-    after, snapshots = "", []
-    while rows := await catalog.inventory.snapshots(limit=limit, after=after):
+        after = found.next
+    after = ""
+    while after is not None:
+        rows = await catalog.inventory.snapshots(paging=Paging(limit=limit, after=after))
         snapshots += [(item.asset_name, item.snapshot.name) for item in rows]
-        after = rows[-1].id
+        after = rows.next
     return assets, snapshots
 
 
@@ -119,10 +123,12 @@ async def test_equal_times_do_not_lose_operations_between_pages(catalog: Catalog
     for number, operation_id in enumerate(ids):
         await add_operation(catalog, operation_id, now=NOW + timedelta(microseconds=number // 5))
     expected = [operation_id for start in (15, 10, 5, 0) for operation_id in sorted(ids[start : start + 5])[::-1]]
-    before, seen = "", []
-    while found := await catalog.operations.find(limit=3, before=before):
+    after: str | None = ""
+    seen = []
+    while after is not None:
+        found = await catalog.operations.find(paging=Paging(limit=3, after=after))
         seen += [item.id for item in found]
-        before = found[-1].id
+        after = found.next
     assert seen == expected
 
 

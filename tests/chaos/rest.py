@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ class Rest:
 
     def __init__(self, port: int, data_dir: Path, deadline: Deadline, *, keys: bool) -> None:
         self._client = httpx2.Client(
-            base_url=f"http://127.0.0.1:{port}",
+            base_url=f"https://127.0.0.1:{port}",
+            verify=ssl.create_default_context(cafile=str(data_dir / "tls" / "ca.pem")),
             headers={"Authorization": f"Bearer {(data_dir / 'token').read_text().strip()}"},
             timeout=30.0,
             trust_env=False,

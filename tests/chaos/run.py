@@ -89,6 +89,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> Outcome:
 def _prepare(world: World) -> tuple[Rest, dict[str, Json]]:
     """Add and discover the system; learn whether a repeated POST is known by its key."""
     rest = Rest(world.port, world.data_dir, Deadline(PREPARE_SECONDS), keys=False)
+    rest.ask("PUT", "/cooling", "cooling", {"limit": None})
     rest.ask("POST", "/systems", "system", {"name": SYSTEM, "plugin": "nutanix-files", "settings": world.settings()})
     discovered = rest.wait(rest.ask("POST", f"/systems/{SYSTEM}/discover", "discover"))
     assert discovered["state"] == "succeeded", discovered

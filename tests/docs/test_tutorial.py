@@ -25,6 +25,9 @@ GUIDES = (
     "export-to-a-backup-host",
     "reconcile",
     "back-up-the-catalog",
+    "audit",
+    *(["tls"] if shutil.which("curl") and shutil.which("openssl") else []),
+    "keys-and-secrets",
     *(["monitor"] if shutil.which("curl") else []),
 )
 PREPARED = r"""
@@ -118,7 +121,7 @@ def prepare(shell: Shell, directory: Path) -> None:
 def follow(shell: Shell, directory: Path, guide: str) -> None:
     text = (DOCS / "how-to" / f"{guide}.md").read_text()
     if guide == "monitor":
-        text = text.replace("http://127.0.0.1:8420", json.loads((directory / "server/server.json").read_text())["url"])
+        text = text.replace("https://127.0.0.1:8420", json.loads((directory / "server/server.json").read_text())["url"])
     found = list(commands(text))
     assert found, guide
     for command in found:

@@ -29,6 +29,7 @@ from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.engine import Engine, Lane, WorkerSettings
 from snapkeep.operations.host import Host
+from snapkeep.operations.references import References
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import HANDLERS, Runner
 from snapkeep.operations.service import Operations
@@ -188,7 +189,7 @@ class World:
         self.simulator = simulator
         self.catalog = catalog
         self.clock = QuickClock()
-        self.connections = Connections(catalog.systems, self.clock)
+        self.connections = Connections(catalog.systems, self.clock, References())
         self.dispatcher = Dispatcher(catalog, _NoEngine(WorkerSettings()), self.clock)
         self._numbers = itertools.count(1)
 

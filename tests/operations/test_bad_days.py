@@ -54,7 +54,8 @@ def made_once(installation: Installation, begun: list[Json]) -> None:
 
 
 def ready(installation: Installation) -> int:
-    return httpx2.get(f"{installation.rest.url}/health/ready", timeout=10).status_code
+    url, trust = f"{installation.rest.url}/health/ready", installation.trust
+    return httpx2.get(url, timeout=10, verify=trust).status_code
 
 
 # -- PostgreSQL ------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def test_the_database_hangs(two: Installation, postgres: Postgres) -> None:
         asked = time.monotonic()
         assert ready(two) == 503
         assert time.monotonic() - asked < 3
-        assert httpx2.get(f"{two.rest.url}/health/live", timeout=5).status_code == 200
+        assert httpx2.get(f"{two.rest.url}/health/live", timeout=5, verify=two.trust).status_code == 200
     until(lambda: ready(two) == 200, 20)
     assert two.snapshot()["owned"]
 

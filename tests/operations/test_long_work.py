@@ -43,15 +43,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_thread(work: Callable[[Callable[[], None]], Any], tmp_path: Path) -> Any:
     """Run it in an operation that may last half a second."""
     operation = OperationRecord(
-        id="1", kind="backup", system_id="1", system_name="files1", target="", request={}, requester="",
+        id="1", kind="backup", system_id="1", system_name="files1", asset_id=None, target="", request={}, requester="",
         state=OperationState.RUNNING, phase="", progress=None, items=None, cursor=None, result=None, error=None,
         cancel_requested=False, pause_requested=False, queue="default", worker=None, attempt=2, generation=0,
-        exclusive=None, turn=None, created_at=datetime.now(UTC), started_at=None, ended_at=None,
+        exclusive=None, turn=None, digest=None, created_at=datetime.now(UTC), started_at=None, ended_at=None,
     )  # fmt: skip
     quiet: Any = Quiet()
     clock = Clock()
 
-    async def unconnected() -> Any:
+    async def unconnected(system_id: str) -> Any:
         raise AssertionError
 
     async def wait() -> Any:

@@ -255,7 +255,8 @@ def post(installation: Installation, request: Request, key: str) -> httpx2.Respo
     method, path, body = request
     token = (installation.server.data_dir / "token").read_text().strip()
     headers = {b"Authorization": f"Bearer {token}".encode(), b"Idempotency-Key": key.encode("latin-1")}
-    return httpx2.request(method, f"{installation.rest.url}/v1{path}", json=body, headers=headers, timeout=30)
+    url, trust = f"{installation.rest.url}/v1{path}", installation.trust
+    return httpx2.request(method, url, json=body, headers=headers, timeout=30, verify=trust)
 
 
 def test_what_failed_is_retried_as_a_new_operation(own: Installation) -> None:

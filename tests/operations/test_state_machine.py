@@ -43,6 +43,7 @@ from tests.operations.harness import (
 )
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
+from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import ChangeListState, ExportState, OperationRecord, OperationState
 from snapkeep.model.errors import Busy, Conflict, NotFound
 from snapkeep.model.exports import AccessMode, BackupHost
@@ -177,7 +178,7 @@ class Operations(RuleBasedStateMachine):
             await question(self.server.opened.operations)
 
     async def _all(self) -> list[OperationRecord]:
-        found = await self.catalog.operations.find(system=SYSTEM, limit=1000)
+        found = await self.catalog.operations.find(system=SYSTEM, paging=Paging(limit=1000))
         return [item for item in found if item.system_id == self.system_id]  # those of a removed system are kept
 
     # -- asking ------------------------------------------------------------------------------------------------------

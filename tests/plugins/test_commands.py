@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -110,6 +111,29 @@ async def test_nobody_waits_any_more(commands: Commands, tmp_path: Path) -> None
         await task
     await asyncio.sleep(2.5)
     assert not mark.exists(), "it went on"
+
+
+async def test_the_input_stays_open_until_it_is_closed(commands: Commands) -> None:
+    async with commands.hold(Command.of("sh", "-c", "echo begun; cat; echo ended; exit 3")) as held:
+        pieces = aiter(held)
+        assert await anext(pieces) == b"begun\n"
+        await asyncio.sleep(0.3)
+        assert (await commands.run(Command.of("echo", "beside"))).out == b"beside\n"
+        held.release()
+        held.release()
+        assert b"".join([piece async for piece in pieces]) == b"ended\n"
+        assert (await held.end()).code == 3
+
+
+async def test_more_may_be_held_than_run(commands: Commands) -> None:
+    """What is held must take no place from what is to end it."""
+    async with contextlib.AsyncExitStack() as stack:
+        holding = [commands.hold(Command.of("cat")) for _ in range(12)]
+        every = [await stack.enter_async_context(each) for each in holding]
+        assert (await commands.run(Command.of("echo", "beside"))).out == b"beside\n"
+        for held in every:
+            held.release()
+            assert (await held.end()).code == 0
 
 
 async def test_a_stream_comes_in_pieces_and_is_left_early(commands: Commands) -> None:

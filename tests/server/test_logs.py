@@ -141,7 +141,7 @@ def everything_said(own: Installation) -> Iterable[str]:
         yield json.dumps(own.rest.request("GET", path))
     yield json.dumps(own.rest.request("POST", "/systems/files1/check"))
     yield own.server.log.read_text()
-    for file in own.server.data_dir.iterdir():
+    for file in filter(Path.is_file, own.server.data_dir.rglob("*")):
         if file.name != "token":
             yield file.read_bytes().decode("latin-1")
 

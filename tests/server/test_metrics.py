@@ -61,7 +61,8 @@ class Scrape:
 
 def scrape(installation: Installation) -> Scrape:
     token = (installation.server.data_dir / "token").read_text().strip()
-    answer = httpx2.get(f"{installation.rest.url}/metrics", headers={"Authorization": f"Bearer {token}"})
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx2.get(f"{installation.rest.url}/metrics", headers=headers, verify=installation.trust)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/plain; version=")
     return Scrape(answer.text)
@@ -75,7 +76,7 @@ def restart(installation: Installation) -> None:
 
 def test_metrics_need_the_token(own: Installation) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        answer = httpx2.get(f"{own.rest.url}/metrics", headers=headers)
+        answer = httpx2.get(f"{own.rest.url}/metrics", headers=headers, verify=own.trust)
         assert (answer.status_code, answer.json()["code"]) == (401, "authentication_failed")
 
 

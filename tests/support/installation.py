@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -18,12 +20,14 @@ from typing import Any
 from snapkeep.cli.options import Common
 from snapkeep.cli.references import Reference
 from snapkeep.cli.rest import Rest
+from snapkeep.cli.trust import trust_here
 from snapkeep.model.errors import SnapkeepError
 from snapkeep.simulators.kit.process import SimulatorProcess
 from snapkeep.simulators.nutanix_files.testing import Api
 
 Json = dict[str, Any]
 QUICK = {"SNAPKEEP_STALL_SECONDS": "2", "SNAPKEEP_OUTAGE_SECONDS": "20", "SNAPKEEP_OPERATION_SECONDS": "60"}
+QUICK |= {"SNAPKEEP_REQUESTS_PER_SECOND": "0"}  # tests are quicker than people; those of the limit set their own
 API = "/config/file-servers"
 
 
@@ -141,6 +145,17 @@ class Server(Process):
         assert self._rest is not None
         return self._rest
 
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """How clients know it; false: it serves plain HTTP."""
+        return trust_here(json.loads((self.data_dir / "server.json").read_text())) or False
+
+    def connect(self, token: str) -> Rest:
+        """Return a client that has another token."""
+        file = self.data_dir.parent / f"token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
+        file.write_text(token or "nothing")
+        return Common(data_dir=self.data_dir, token_file=file).connect()
+
 
 class Worker(Process):
     """`snapkeep worker` beside a server, with its key and its database."""
@@ -162,6 +177,11 @@ class Installation:
     @property
     def rest(self) -> Rest:
         return self.server.rest
+
+    @property
+    def trust(self) -> ssl.SSLContext | bool:
+        """How clients know the server."""
+        return self.server.trust
 
     def settings(self, **changed: Any) -> Json:
         values: Json = {
@@ -300,6 +320,7 @@ def installed(root: Path, workers: int = 0, /, **env: str) -> Iterator[Installat
         installation = Installation(simulator, server)
         try:
             server.start()
+            installation.rest.request("PUT", "/cooling", json={"limit": None})  # tests delete a lot
             for number in range(1, workers + 1):
                 installation.add_worker(f"w{number}")
             yield installation

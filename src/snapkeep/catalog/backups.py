@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, update
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
+from snapkeep.catalog.protections import forgetting
 from snapkeep.catalog.records import BackupRecord, ChainRecord
-from snapkeep.catalog.tables import backups, chains, repositories
+from snapkeep.catalog.tables import backups, chains, repositories, systems
+from snapkeep.catalog.visible import is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import InvalidInput, NotFound
 
 
@@ -37,14 +42,14 @@ class Backups:
                 moved.on_conflict_do_update(index_elements=["asset_id", "repository_id"], set_=link)
             )
 
-    async def get(self, backup_id: str) -> BackupRecord:
+    async def get(self, backup_id: str, visible: Visible = ALL_VISIBLE) -> BackupRecord:
         """Return one by its id, or by the beginning of its id or of restic's. Raises NotFound, InvalidInput."""
         begins = or_(
             backups.c.id.startswith(backup_id, autoescape=True),
             backups.c.restic_id.startswith(backup_id, autoescape=True),
         )
         async with self._database.connect() as connection:
-            rows = (await connection.execute(_query().where(begins).limit(2))).all()
+            rows = (await connection.execute(_query().where(begins, _is_visible(visible)).limit(2))).all()
         exact = [row for row in rows if backup_id in {row.id, row.restic_id}]
         if len(rows) > 1 and len(exact) != 1:
             raise InvalidInput(
@@ -63,26 +68,27 @@ class Backups:
     async def find(
         self,
         *,
+        system: str | None = None,
         asset_id: str | None = None,
         repository_id: str | None = None,
-        limit: int = 1000,
-        after: BackupRecord | None = None,
-    ) -> list[BackupRecord]:
-        """Return recovery points, the newest first; `after` is the last one of the page before."""
-        query = _query().order_by(backups.c.created_at.desc(), backups.c.id.desc()).limit(limit)
-        if asset_id is not None:
-            query = query.where(backups.c.asset_id == asset_id)
-        if repository_id is not None:
-            query = query.where(backups.c.repository_id == repository_id)
-        if after is not None:
-            same = and_(backups.c.created_at == after.created_at, backups.c.id < after.id)
-            query = query.where(or_(backups.c.created_at < after.created_at, same))
+        since: datetime | None = None,
+        until: datetime | None = None,
+        paging: Paging = FIRST,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[BackupRecord]:
+        """Return recovery points, by `BACKUP_ORDERS`; made from `since` on, before `until`."""
+        query = _query().where(_is_visible(visible))
+        query = query.where(backups.c.system_name == system) if system is not None else query
+        query = query.where(backups.c.asset_id == asset_id) if asset_id is not None else query
+        query = query.where(backups.c.repository_id == repository_id) if repository_id is not None else query
+        query = query.where(backups.c.created_at >= since) if since else query
+        query = query.where(backups.c.created_at < until) if until else query
         async with self._database.connect() as connection:
-            return [_record(row) for row in await connection.execute(query)]
+            return await BACKUP_ORDERS.read(connection, query, _record, paging)
 
     async def remove(self, backup_id: str) -> None:
-        """Forget a recovery point; a chain that goes on from it ends."""
-        async with self._database.begin() as connection:
+        """Forget a recovery point; a chain that goes on from it ends. Raises Locked while something keeps it."""
+        async with forgetting(self._database, backup_id=backup_id) as connection:
             await connection.execute(delete(backups).where(backups.c.id == backup_id))
 
     async def verified(self, backup_id: str, verification: dict[str, Any]) -> None:
@@ -109,6 +115,26 @@ class Backups:
         query = select(chains, repositories.c.name.label("repository_name")).join(repositories).where(wanted)
         async with self._database.connect() as connection:
             return [ChainRecord(**row._asdict()) for row in await connection.execute(query)]
+
+
+BACKUP_ORDERS = Orders[BackupRecord](
+    "-created_at",
+    created_at=Sort((backups.c.created_at, backups.c.id), lambda item: (item.created_at, item.id)),
+    asset=Sort(
+        (backups.c.system_name, backups.c.asset_name, backups.c.created_at, backups.c.id),
+        lambda item: (item.system_name, item.asset_name, item.created_at, item.id),
+    ),
+)
+
+
+def _is_visible(visible: Visible) -> ColumnElement[bool]:
+    return is_visible(
+        visible,
+        system=backups.c.system_name,
+        system_id=select(systems.c.id).where(systems.c.name == backups.c.system_name).scalar_subquery(),
+        asset_id=backups.c.asset_id,
+        repository=repositories.c.name,
+    )
 
 
 def _query() -> Select[Any]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from snapkeep.catalog.answers import Answers
+from snapkeep.catalog.approvals import Approvals
+from snapkeep.catalog.audit import Audit, open_audit
+from snapkeep.catalog.audit_chain import derive_key
 from snapkeep.catalog.backups import Backups
 from snapkeep.catalog.change_lists import ChangeLists
-from snapkeep.catalog.database import connect_database, open_database
+from snapkeep.catalog.cooling import CoolingTime
+from snapkeep.catalog.database import connect_database, connect_in_thread, open_database
 from snapkeep.catalog.exports import Exports
 from snapkeep.catalog.fencing import Database, Fence
+from snapkeep.catalog.identities import Identities
 from snapkeep.catalog.inventory import Inventory
-from snapkeep.catalog.notes import require_key
+from snapkeep.catalog.key_sources import KeySource
+from snapkeep.catalog.notes import derived_key, require_key, root_key
 from snapkeep.catalog.operations import Operations
+from snapkeep.catalog.protections import Protections
 from snapkeep.catalog.repositories import Repositories
+from snapkeep.catalog.sealing import Sealing
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.statistics import Statistics
 from snapkeep.catalog.systems import Systems
@@ -23,33 +32,45 @@ from snapkeep.catalog.workers import Workers
 class Catalog:
     """What Snapkeep knows, by subject."""
 
-    def __init__(self, database: Database, box: SecretBox) -> None:
+    def __init__(self, database: Database, box: SecretBox, audit: Audit) -> None:
         self.database = database
+        self.audit = audit
         self._box = box
         self.systems = Systems(database, box)
         self.inventory = Inventory(database)
         self.exports = Exports(database)
-        self.operations = Operations(database)
+        self.operations = Operations(database, audit)
         self.change_lists = ChangeLists(database)
         self.repositories = Repositories(database, box)
         self.backups = Backups(database)
         self.workers = Workers(database)
         self.statistics = Statistics(database)
+        self.sealing = Sealing(database, box)
+        self.identities = Identities(database)
+        self.answers = Answers(database)
+        self.protections = Protections(database)
+        self.approvals = Approvals(database)
+        self.cooling = CoolingTime(database)
 
     def behind(self, fence: Fence) -> Catalog:
         """Return the same catalog for one step of an operation: it writes only while the fence holds."""
-        return Catalog(self.database.behind(fence), self._box)
+        return Catalog(self.database.behind(fence), self._box, self.audit)
+
+    async def derived_key(self, purpose: str) -> bytes:
+        """Return a key for another purpose than secrets; it outlives every secret key."""
+        return await derived_key(self.database, self._box, purpose)
 
 
 @asynccontextmanager
-async def open_catalog(url: str, key: bytes) -> AsyncIterator[Catalog]:
-    """Open the catalog at a database URL; `key` opens the secrets in it. Raises InvalidInput for another key."""
+async def open_catalog(url: str, keys: KeySource | bytes) -> AsyncIterator[Catalog]:
+    """Open the catalog at a database URL; `keys` open the secrets in it. Raises InvalidInput for others."""
     engine = await open_database(url)
     single = connect_database(url, autocommit=True)
     try:
-        database, box = Database(engine, single), SecretBox(key)
+        database, box = Database(engine, single), SecretBox(keys)
         await require_key(database, box)
-        yield Catalog(database, box)
+        async with open_audit(database, connect_in_thread(url), derive_key(await root_key(database, box))) as audit:
+            yield Catalog(database, box, audit)
     finally:
         await single.dispose()
         await engine.dispose()

@@ -9,8 +9,11 @@ from typing import Any
 from sqlalchemy import Select, delete, func, insert, select, update
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import ChangeListRecord, ChangeListState
 from snapkeep.catalog.tables import assets, change_blocks, change_lists, operations, snapshots, systems
+from snapkeep.catalog.visible import is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import NotFound
 
 
@@ -114,13 +117,33 @@ class ChangeLists:
             raise NotFound(f"There is no change list {list_id!r}")
         return _record(row)
 
-    async def find(self, *, new_id: str, base_id: str | None = None) -> list[ChangeListRecord]:
-        """Return the lists of a snapshot (and base), the newest first."""
-        query = _query().where(change_lists.c.new_id == new_id).order_by(change_lists.c.created_at.desc())
-        query = query.where(change_lists.c.base_id == base_id) if base_id else query
+    async def find(
+        self,
+        *,
+        system: str | None = None,
+        asset_id: str | None = None,
+        base_id: str | None = None,
+        new_id: str | None = None,
+        state: ChangeListState | None = None,
+        paging: Paging = ALL,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[ChangeListRecord]:
+        """Return change lists, by `CHANGE_LIST_ORDERS`."""
+        seen = is_visible(visible, system=systems.c.name, system_id=systems.c.id, asset_id=assets.c.id)
+        query = _query().where(seen)
+        query = query.where(systems.c.name == system) if system is not None else query
+        query = query.where(change_lists.c.asset_id == asset_id) if asset_id is not None else query
+        query = query.where(change_lists.c.base_id == base_id) if base_id is not None else query
+        query = query.where(change_lists.c.new_id == new_id) if new_id is not None else query
+        query = query.where(change_lists.c.state == state.value) if state else query
         async with self._database.connect() as connection:
-            return [_record(row) for row in await connection.execute(query)]
+            return await CHANGE_LIST_ORDERS.read(connection, query, _record, paging)
 
+
+CHANGE_LIST_ORDERS = Orders[ChangeListRecord](
+    "-created_at",
+    created_at=Sort((change_lists.c.created_at, change_lists.c.id), lambda item: (item.created_at, item.id)),
+)
 
 _base, _new = snapshots.alias("base"), snapshots.alias("new")
 

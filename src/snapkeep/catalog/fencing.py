@@ -110,6 +110,12 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait in the line of those who write; for who has a connection of his own."""
+        async with self._writer or nullcontext():
+            yield
+
+    @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction for writing. Raises Superseded."""
         async with self._writer or nullcontext(), self.engine.begin() as connection:

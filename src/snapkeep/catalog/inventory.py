@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, and_, bindparam, case, func, null, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.fencing import Database
-from snapkeep.catalog.paging import require_cursor
+from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort, holds_text
 from snapkeep.catalog.records import AssetRecord, SnapshotRecord, asset_from_row, snapshot_from_row
 from snapkeep.catalog.tables import UtcDateTime, assets, operations, snapshots, systems
-from snapkeep.model.assets import Asset
+from snapkeep.catalog.visible import has_label, is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
+from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.errors import Conflict, NotFound
-from snapkeep.model.snapshots import Snapshot
+from snapkeep.model.snapshots import Consistency, Snapshot
 
 _NAMESPACE = uuid.UUID("5f0c1d7e-7c0b-4f6e-9d53-2f4f1f0a9a10")
 
@@ -86,6 +103,23 @@ class Inventory:
             given = [{**row, "since": since} for row in rows] if since is not None else rows
             await connection.execute(statement, sorted(given, key=lambda row: str(row["id"])))
 
+    async def record_made(
+        self,
+        system_id: str,
+        snapshot: Snapshot,
+        *,
+        seen_by: str,
+        consistency: Consistency,
+        quiesced: Sequence[str] = (),
+        reason: str | None = None,
+    ) -> None:
+        """Store a snapshot that the operation `seen_by` made, and how consistent it is, in one transaction."""
+        row = _snapshot_row(system_id, snapshot, seen_by)
+        made = {"consistency": consistency, "quiesced": list(quiesced), "consistency_reason": reason}
+        async with self._database.begin() as connection:
+            await self._upsert(connection, snapshots, [row], None)
+            await connection.execute(update(snapshots).where(snapshots.c.id == row["id"]).values(made))
+
     async def unseen(
         self, system_id: str, *, not_seen_by: str, before: datetime
     ) -> tuple[list[AssetRecord], list[SnapshotRecord]]:
@@ -141,20 +175,27 @@ class Inventory:
         system: str | None = None,
         name: str | None = None,
         *,
+        kind: AssetKind | None = None,
+        part: str = "",
+        labelled: Sequence[str] = (),
+        capability: Capability | None = None,
         gone: bool = False,
-        limit: int = 1000,
-        after: str = "",
-    ) -> list[AssetRecord]:
-        """Return assets ordered by system, name and id; `after` is the id of the last one of the page before."""
-        query = _asset_query().order_by(systems.c.name, assets.c.name, assets.c.id).limit(limit)
-        query = query.where(systems.c.name == system) if system else query
+        paging: Paging = FIRST,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[AssetRecord]:
+        """Return assets, by `ASSET_ORDERS`. `part`: of the name; `labelled`: KEY=VALUE, its own or its system's."""
+        query = _asset_query().where(_is_visible(visible))
+        query = query.where(systems.c.name == system) if system is not None else query
         query = query.where(assets.c.name == name) if name is not None else query
+        query = query.where(assets.c.kind == kind.value) if kind else query
+        query = query.where(holds_text(assets.c.name, part)) if part else query
+        for label in labelled:
+            query = query.where(has_label(label, systems.c.id, assets.c.id))
+        if capability:  # a JSON list of plain words: as text, it is the same on every database
+            query = query.where(cast(assets.c.capabilities, Text).contains(f'"{capability.value}"', autoescape=True))
         query = query if gone else query.where(assets.c.gone_at.is_(None))
-        if after:
-            query = query.where(_after_row(after, assets, (systems.c.name, assets.c.name)))
         async with self._database.connect() as connection:
-            await require_cursor(connection, assets, after)
-            return [_asset_record(row) for row in await connection.execute(query)]
+            return await ASSET_ORDERS.read(connection, query, _asset_record, paging)
 
     async def asset(self, row_id: str, *, counted: bool = False) -> AssetRecord:
         """Return one asset by the catalog's id, `counted` with the number of its snapshots. Raises NotFound."""
@@ -166,7 +207,7 @@ class Inventory:
 
     async def find_asset(self, system: str, name: str) -> AssetRecord:
         """Return the one asset of that name. Raises NotFound, or Conflict when several have it."""
-        found = await self.assets(system, name, limit=3)
+        found = await self.assets(system, name, paging=Paging(limit=3))
         if not found:
             raise NotFound(
                 f"System {system!r} has no asset {name!r}",
@@ -185,22 +226,26 @@ class Inventory:
         asset_id: str | None = None,
         name: str | None = None,
         *,
+        part: str = "",
+        owned: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         gone: bool = False,
-        limit: int = 1000,
-        after: str = "",
-    ) -> list[SnapshotRecord]:
-        """Return snapshots ordered by system, asset, name and id (ours sort by time)."""
-        order = (systems.c.name, assets.c.name, snapshots.c.name)
-        query = _snapshot_query().order_by(*order, snapshots.c.id).limit(limit)
-        query = query.where(systems.c.name == system) if system else query
-        query = query.where(snapshots.c.asset_id == asset_id) if asset_id else query
+        paging: Paging = FIRST,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[SnapshotRecord]:
+        """Return snapshots, by `SNAPSHOT_ORDERS`. `part`: of the name; created from `since` on, before `until`."""
+        query = _snapshot_query().where(_is_visible(visible))
+        query = query.where(systems.c.name == system) if system is not None else query
+        query = query.where(snapshots.c.asset_id == asset_id) if asset_id is not None else query
         query = query.where(snapshots.c.name == name) if name is not None else query
+        query = query.where(holds_text(snapshots.c.name, part)) if part else query
+        query = query.where(snapshots.c.owned.is_(owned)) if owned is not None else query
+        query = query.where(snapshots.c.created_at >= since) if since else query
+        query = query.where(snapshots.c.created_at < until) if until else query
         query = query if gone else query.where(snapshots.c.gone_at.is_(None))
-        if after:
-            query = query.where(_after_row(after, snapshots, order))
         async with self._database.connect() as connection:
-            await require_cursor(connection, snapshots, after)
-            return [_snapshot_record(row) for row in await connection.execute(query)]
+            return await SNAPSHOT_ORDERS.read(connection, query, _snapshot_record, paging)
 
     async def snapshot(self, row_id: str) -> SnapshotRecord:
         """Return one snapshot by the catalog's id. Raises NotFound."""
@@ -212,7 +257,7 @@ class Inventory:
 
     async def find_snapshot(self, asset: AssetRecord, name: str) -> SnapshotRecord:
         """Return the one snapshot of that name. Raises NotFound, or Conflict when several have it."""
-        found = await self.snapshots(asset_id=asset.id, name=name, limit=3)
+        found = await self.snapshots(asset_id=asset.id, name=name, paging=Paging(limit=3))
         if not found:
             raise NotFound(
                 f"{asset.reference} has no snapshot {name!r}",
@@ -221,6 +266,10 @@ class Inventory:
         if len(found) > 1:
             raise Conflict(f"{asset.reference} has several snapshots called {name!r}")
         return found[0]
+
+
+def _is_visible(visible: Visible) -> ColumnElement[bool]:
+    return is_visible(visible, system=systems.c.name, system_id=systems.c.id, asset_id=assets.c.id)
 
 
 def _asset_row(system_id: str, asset: Asset, seen_by: str) -> dict[str, Any]:
@@ -280,13 +329,15 @@ _ASSET = _asset_query(counted=False).where(assets.c.id == bindparam("asset"))
 _COUNTED_ASSET = _asset_query().where(assets.c.id == bindparam("asset"))
 
 
+_KEPT = {"id", "system_id", "asset_id", "vendor_id", "consistency", "quiesced", "consistency_reason"}
+"""Columns that looking at a system does not change."""
+
+
 @cache
 def _upsert_statement(table: Table, is_postgresql: bool, with_since: bool) -> postgresql.Insert | sqlite.Insert:
     statement = postgresql.insert(table) if is_postgresql else sqlite.insert(table)
     changed: dict[str, Any] = {
-        column.name: statement.excluded[column.name]
-        for column in table.c
-        if column.name not in {"id", "system_id", "asset_id", "vendor_id"}
+        column.name: statement.excluded[column.name] for column in table.c if column.name not in _KEPT
     }
     if "owned" in changed:  # once known as ours, always ours: a discovery can only go by the name
         changed["owned"] = or_(table.c.owned, statement.excluded.owned)
@@ -307,15 +358,30 @@ def _snapshot_query() -> Select[Any]:
     )
 
 
-def _after_row(row_id: str, table: Table, order: tuple[Any, ...]) -> Any:
-    """Return the condition for rows behind the row `row_id` in `order` and then by id (keyset paging)."""
-    joined = snapshots.join(assets, snapshots.c.asset_id == assets.c.id) if table is snapshots else assets
-    last = (
-        select(*order, table.c.id)
-        .select_from(joined.join(systems, assets.c.system_id == systems.c.id))
-        .where(table.c.id == row_id)
-    )
-    return tuple_(*order, table.c.id) > last.scalar_subquery()
+ASSET_ORDERS = Orders[AssetRecord](
+    "reference",
+    reference=Sort(
+        (systems.c.name, assets.c.name, assets.c.id), lambda item: (item.system_name, item.asset.name, item.id)
+    ),
+    name=Sort((assets.c.name, assets.c.id), lambda item: (item.asset.name, item.id)),
+    kind=Sort((assets.c.kind, assets.c.name, assets.c.id), lambda item: (item.asset.kind, item.asset.name, item.id)),
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""What does not say when it was created counts as the oldest, on every database."""
+
+SNAPSHOT_ORDERS = Orders[SnapshotRecord](
+    "reference",
+    reference=Sort(
+        (systems.c.name, assets.c.name, snapshots.c.name, snapshots.c.id),
+        lambda item: (item.system_name, item.asset_name, item.snapshot.name, item.id),
+    ),
+    name=Sort((snapshots.c.name, snapshots.c.id), lambda item: (item.snapshot.name, item.id)),
+    created_at=Sort(
+        (func.coalesce(snapshots.c.created_at, literal(_EPOCH, UtcDateTime)), snapshots.c.id),
+        lambda item: (item.snapshot.created_at or _EPOCH, item.id),
+    ),
+)
 
 
 def _asset_record(row: Any) -> AssetRecord:
@@ -338,6 +404,9 @@ def _snapshot_record(row: Any) -> SnapshotRecord:
         asset_id=row.asset_id,
         asset_name=row.asset_name,
         snapshot=snapshot_from_row(row, row.asset_vendor_id),
+        consistency=Consistency(row.consistency) if row.consistency else None,
+        quiesced=tuple(row.quiesced or ()),
+        consistency_reason=row.consistency_reason,
         seen_by=row.seen_by,
         gone_at=row.gone_at,
     )

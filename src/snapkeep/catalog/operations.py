@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from snapkeep.catalog.audit import Audit
+from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
-from snapkeep.catalog.paging import require_cursor
+from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import UtcDateTime, operations
-from snapkeep.model.errors import NotFound
+from snapkeep.catalog.visible import is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
+from snapkeep.model.errors import InvalidInput, NotFound
+
+REPOSITORY = "repository:"
+"""How `system_name` begins of what works on a repository; no system is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,37 @@ class OpenOperation:
     turn: str | None
 
 
+class Face(NamedTuple):
+    """What people see change of an operation: two that are the same show the same."""
+
+    id: str
+    state: str
+    phase: str
+    progress: float | None
+    items: int | None
+    cancel_requested: bool
+    pause_requested: bool
+    worker: str | None
+    attempt: int
+    ended_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing will change any more."""
+        return self.ended_at is not None
+
+    @classmethod
+    def of(cls, record: OperationRecord) -> Face:
+        """Return that of a record."""
+        return cls(*(getattr(record, name) for name in cls._fields))
+
+
 class Operations:
     """Durable pieces of work, their progress and their end."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
+        self._audit = audit
 
     # -- the intent --------------------------------------------------------------------------------------------------
     async def add(
@@ -58,6 +91,9 @@ class Operations:
         requester: str,
         exclusive: str | None,
         now: datetime,
+        asset_id: str | None = None,
+        digest: bytes | None = None,
+        not_before: datetime | None = None,
     ) -> OperationRecord:
         """Record the intent. Adding the same id again changes nothing."""
         values = {
@@ -65,14 +101,17 @@ class Operations:
             "kind": kind,
             "system_id": system_id,
             "system_name": system_name,
+            "asset_id": asset_id,
             "queue": queue,
             "target": target,
             "request": request,
+            "digest": digest,
             "requester": requester,
             "exclusive": exclusive,
             "state": OperationState.QUEUED.value,
             "phase": "queued",
             "cancel_requested": False,
+            "not_before": not_before,
             "created_at": now,
         }
         insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
@@ -81,20 +120,21 @@ class Operations:
         return _record(row) if row is not None else await self.get(operation_id)
 
     # -- reading -----------------------------------------------------------------------------------------------------
-    async def get(self, operation_id: str) -> OperationRecord:
-        """Return one operation by its id, or by the beginning of it when that is unique. Raises NotFound."""
+    async def get(self, operation_id: str, visible: Visible = ALL_VISIBLE) -> OperationRecord:
+        """Return one operation by its id, or by the beginning of it. Raises NotFound, InvalidInput (not unique)."""
         query = select(operations).where(operations.c.id == operation_id)
         if len(operation_id) < 36:
             # Not LIKE, for which upper and lower case are one on SQLite and two on PostgreSQL.
             beginning = operations.c.id.between(operation_id, f"{operation_id}\x7f")
             query = select(operations).where(beginning).limit(2)
+        if visible is not ALL_VISIBLE:
+            query = query.where(_is_visible(visible))
         async with self._database.connect() as connection:
             rows = (await connection.execute(query)).all()
-        if len(rows) != 1:
-            raise NotFound(
-                f"There is {'no' if not rows else 'more than one'} operation {operation_id!r}",
-                next_step="See `snapkeep operation list`.",
-            )
+        if not rows:
+            raise NotFound(f"There is no operation {operation_id!r}", next_step="See `snapkeep operation list`.")
+        if len(rows) > 1:
+            raise InvalidInput(f"{operation_id!r} is the beginning of several operations", next_step="Give more of it.")
         return _record(rows[0])
 
     async def known(self, operation_id: str) -> OperationRecord | None:
@@ -107,20 +147,48 @@ class Operations:
         self,
         *,
         system: str | None = None,
+        kinds: Sequence[str] = (),
         states: Sequence[OperationState] = (),
-        limit: int = 100,
-        before: str = "",
-    ) -> list[OperationRecord]:
-        """Return operations, the newest first; `before` is the id of the last one of the page before."""
-        query = select(operations).order_by(operations.c.created_at.desc(), operations.c.id.desc()).limit(limit)
-        query = query.where(operations.c.system_name == system) if system else query
+        asset_id: str | None = None,
+        requester: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        paging: Paging = FIRST,
+        visible: Visible = ALL_VISIBLE,
+    ) -> Listed[OperationRecord]:
+        """Return operations, by `OPERATION_ORDERS`; asked for from `since` on, before `until`."""
+        query = select(operations).where(_is_visible(visible))
+        query = query.where(operations.c.system_name == system) if system is not None else query
+        query = query.where(operations.c.kind.in_(kinds)) if kinds else query
         query = query.where(operations.c.state.in_([state.value for state in states])) if states else query
-        if before:
-            last = select(operations.c.created_at, operations.c.id).where(operations.c.id == before)
-            query = query.where(tuple_(operations.c.created_at, operations.c.id) < last.scalar_subquery())
+        query = query.where(operations.c.asset_id == asset_id) if asset_id is not None else query
+        query = query.where(operations.c.requester == requester) if requester is not None else query
+        query = query.where(operations.c.created_at >= since) if since else query
+        query = query.where(operations.c.created_at < until) if until else query
         async with self._database.connect() as connection:
-            await require_cursor(connection, operations, before)
-            return [_record(row) for row in await connection.execute(query)]
+            return await OPERATION_ORDERS.read(connection, query, _record, paging)
+
+    async def faces(self, ids: Collection[str], since: datetime | None) -> list[Face]:
+        """Return how these operations are; with `since`, also all that have not ended, or did so since then."""
+        wanted: ColumnElement[bool] = operations.c.id.in_(ids)
+        if since is not None:
+            wanted = or_(wanted, operations.c.state.in_(_UNENDED), operations.c.ended_at >= since)
+        async with self._database.connect() as connection:
+            return [Face(*row) for row in await connection.execute(select(*_FACE).where(wanted))]
+
+    async def of_ids(self, ids: Collection[str]) -> list[OperationRecord]:
+        """Return those that are there, by their whole ids, in the order in which they were asked for."""
+        query = select(operations).where(operations.c.id.in_(ids))
+        async with self._database.connect() as connection:
+            rows = await connection.execute(query.order_by(operations.c.created_at, operations.c.id))
+            return [_record(row) for row in rows]
+
+    async def ended_since(self, since: datetime, limit: int) -> list[OperationRecord]:
+        """Return operations that have ended since then, the last ones."""
+        query = select(operations).where(operations.c.ended_at >= since)
+        async with self._database.connect() as connection:
+            rows = await connection.execute(query.order_by(operations.c.ended_at.desc()).limit(limit))
+            return [_record(row) for row in rows]
 
     async def unended(self, system: str) -> list[OperationRecord]:
         """Return the operations of a system that have not ended, paused ones too."""
@@ -136,11 +204,11 @@ class Operations:
         async with self._database.connect() as connection:
             return (await connection.execute(query.limit(1))).first() is not None
 
-    async def open(self, *, after: str = "", limit: int = 1000) -> list[OpenOperation]:
-        """Return operations on which the engine must work, by id behind `after`."""
+    async def open(self, due: datetime, *, after: str = "", limit: int = 1000) -> list[OpenOperation]:
+        """Return operations on which the engine must work, by id behind `after`; `due`: without those that cool then."""
         query = (
             _open_query()
-            .where(operations.c.state.in_(OPEN), operations.c.id > after)
+            .where(operations.c.state.in_(OPEN), operations.c.id > after, _is_due(due))
             .order_by(operations.c.id)
             .limit(limit)
         )
@@ -177,9 +245,13 @@ class Operations:
     async def update(self, operation_id: str, **values: Any) -> None:
         """Change an operation that has not ended; an ended one is never rewritten. Raises Superseded behind a fence."""
         condition, parameters = self._mine(operation_id)
-        async with self._database.single() as connection:
-            changed = await connection.execute(update(operations).where(condition), parameters | _plain(values))
-        if self._database.fence and not changed.rowcount:
+        statement = update(operations).where(condition)
+        if "ended_at" in values:
+            changed = await self._end(statement, parameters | _plain(values))
+        else:
+            async with self._database.single() as connection:
+                changed = bool((await connection.execute(statement, parameters | _plain(values))).rowcount)
+        if self._database.fence and not changed:
             raise Superseded(operation_id)
 
     async def report(self, operation_id: str, phase: str, progress: float | None) -> Signals:
@@ -229,14 +301,27 @@ class Operations:
         if unbegun:
             condition &= operations.c.attempt == 0
         statement = update(operations).where(condition, operations.c.state.in_([state.value for state in states]))
+        if "ended_at" in values:
+            return await self._end(statement, _plain(values))
         async with self._database.single(durable=True) as connection:
             return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
 
-    async def take_turn(self, exclusive: str) -> OpenOperation | None:
-        """Give the turn to the operation that has waited longest; return it. None when one has it, or none waits."""
+    async def _end(self, statement: Update, parameters: dict[str, Any]) -> bool:
+        """End an operation, if it is still open, and record that in the audit log: both, or none of the two."""
+        async with self._database.begin() as connection:
+            row = (await connection.execute(statement.returning(operations), parameters)).first()
+            if row is not None:
+                await self._audit.append_in(connection, [_end_of(_record(row))])
+        return row is not None
+
+    async def take_turn(self, exclusive: str, due: datetime | None = None) -> OpenOperation | None:
+        """Give the turn to the operation that has waited longest; return it. None when one has it, or none waits.
+
+        `due`: the time; without it, those that were to begin later are left to `sweep`.
+        """
         waiting = (
             _open_query()
-            .where(operations.c.exclusive == exclusive, operations.c.state == OperationState.QUEUED.value)
+            .where(operations.c.exclusive == exclusive, operations.c.state == OperationState.QUEUED.value, _is_due(due))
             .order_by(operations.c.created_at, operations.c.id)
             .limit(1)
         )
@@ -265,6 +350,23 @@ class Operations:
             return (await connection.execute(delete(operations).where(operations.c.ended_at < before))).rowcount
 
 
+def _is_visible(visible: Visible) -> ColumnElement[bool]:
+    """What works on a repository has `repository:` and its name in place of a system's."""
+    name = operations.c.system_name
+    return is_visible(
+        visible,
+        system=name,
+        system_id=operations.c.system_id,
+        asset_id=operations.c.asset_id,
+        repository=case((name.startswith(REPOSITORY), func.substr(name, len(REPOSITORY) + 1))),
+    )
+
+
+def _is_due(due: datetime | None) -> ColumnElement[bool]:
+    at_once = operations.c.not_before.is_(None)
+    return at_once if due is None else at_once | (operations.c.not_before <= due)
+
+
 def _open_query() -> Select[Any]:
     return select(
         operations.c.id,
@@ -277,7 +379,24 @@ def _open_query() -> Select[Any]:
     )
 
 
+OPERATION_ORDERS = Orders[OperationRecord](
+    "-created_at",
+    created_at=Sort((operations.c.created_at, operations.c.id), lambda item: (item.created_at, item.id)),
+    kind=Sort(
+        (operations.c.kind, operations.c.created_at, operations.c.id),
+        lambda item: (item.kind, item.created_at, item.id),
+    ),
+    system=Sort(
+        (operations.c.system_name, operations.c.created_at, operations.c.id),
+        lambda item: (item.system_name, item.created_at, item.id),
+    ),
+)
+
 _holders = operations.alias("holders")
+
+_FACE = tuple(operations.c[name] for name in Face._fields)
+
+_UNENDED = tuple(state.value for state in OperationState if not state.ended)
 
 _SIGNALS = (operations.c.cancel_requested, operations.c.pause_requested)
 
@@ -303,6 +422,21 @@ _CLAIM = (
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value.value if isinstance(value, OperationState) else value for key, value in values.items()}
+
+
+def _end_of(operation: OperationRecord) -> Entry:
+    detail: dict[str, Any] = {"operation": operation.id}
+    if operation.state is not OperationState.SUCCEEDED:
+        detail |= {"state": operation.state.value, "code": (operation.error or {}).get("code")}
+    return Entry(
+        actor=operation.requester,
+        actor_kind="operation",
+        source=operation.worker or "",
+        action=f"operation.{operation.kind}",
+        subject=shortened(operation.target),
+        outcome=Outcome.DONE if operation.state is OperationState.SUCCEEDED else Outcome.FAILED,
+        detail=detail,
+    )
 
 
 def _record(row: Any) -> OperationRecord:

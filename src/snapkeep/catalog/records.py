@@ -7,9 +7,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from snapkeep.model.access import IdentityKind
+from snapkeep.model.approvals import ApprovalState
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.exports import AccessMode, BackupHost, Export, Location, Protocol
-from snapkeep.model.snapshots import Snapshot, SnapshotKind
+from snapkeep.model.protections import LockMode, ProtectionKind
+from snapkeep.model.snapshots import Consistency, Snapshot, SnapshotKind
 
 
 class OperationState(StrEnum):
@@ -59,6 +62,59 @@ class SystemRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityRecord:
+    """A user or a service account. `password` is a hash, None where there is none."""
+
+    id: str
+    name: str
+    kind: IdentityKind
+    password: str | None
+    disabled: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRecord:
+    """A role that somebody has within a scope."""
+
+    id: str
+    role: str
+    scope: str
+    granted_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleRecord:
+    """A named set of actions."""
+
+    name: str
+    description: str
+    actions: tuple[str, ...]
+    built_in: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRecord:
+    """A token with whose it is; the token itself is nowhere.
+
+    `kind`: api, or session for one that a login gave. `limits`: (role, scope), None where it is not narrowed.
+    """
+
+    id: str
+    identity_id: str
+    identity_name: str
+    identity_kind: IdentityKind
+    disabled: bool
+    name: str
+    kind: str
+    limits: tuple[tuple[str, str], ...] | None
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssetRecord:
     """An asset as last seen."""
 
@@ -87,6 +143,12 @@ class SnapshotRecord:
     asset_id: str
     asset_name: str
     snapshot: Snapshot
+    consistency: Consistency | None
+    """None where it is not known: somebody else made it."""
+    quiesced: tuple[str, ...]
+    """What was to be held for it, by its names: `system/asset`."""
+    consistency_reason: str | None
+    """Why it is only crash-consistent although something was to be held."""
     seen_by: str
     gone_at: datetime | None
 
@@ -169,6 +231,64 @@ class ChainRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProtectionRecord:
+    """A hold or a lock, of a snapshot or of a recovery point."""
+
+    id: str
+    snapshot_id: str | None
+    backup_id: str | None
+    system_name: str
+    system_id: str | None
+    asset_id: str
+    repository_name: str | None
+    reference: str
+    """The name of what it keeps, or from which that was made: `system/asset@snapshot`."""
+    kind: ProtectionKind
+    mode: LockMode | None
+    """Of a lock."""
+    until: datetime | None
+    """None: without an end."""
+    reason: str
+    placed_by: str
+    placed_at: datetime
+    in_force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody thinks of what another one asks for."""
+
+    by: str
+    at: datetime
+    approves: bool
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord:
+    """A request of one person that others have to approve."""
+
+    id: str
+    action: str
+    subject: str
+    method: str
+    path: str
+    query: str
+    digest: str
+    """Of all that is sent: SHA-256, hexadecimal."""
+    body: str
+    hidden: bool
+    """Whether something of the body is not shown: it is secret, or too long."""
+    requester: str
+    needed: int
+    decisions: tuple[Decision, ...]
+    state: ApprovalState
+    """As it is stored; one that waits may have expired."""
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OperationRecord:
     """One durable piece of work."""
 
@@ -176,8 +296,11 @@ class OperationRecord:
     kind: str
     system_id: str
     system_name: str
+    asset_id: str | None
     target: str
     request: dict[str, Any]
+    digest: bytes | None
+    """Of the request that came with a key."""
     requester: str
     state: OperationState
     phase: str
@@ -194,6 +317,8 @@ class OperationRecord:
     generation: int
     exclusive: str | None
     turn: str | None
+    not_before: datetime | None = None
+    """It begins no sooner."""
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

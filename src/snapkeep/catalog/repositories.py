@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,13 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort, holds_text
+from snapkeep.catalog.protections import forgetting
 from snapkeep.catalog.records import RepositoryRecord
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.tables import backups, operations, repositories
+from snapkeep.catalog.visible import is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import Conflict, NotFound
 
 _PLAIN = tuple(column for column in repositories.c if column.name != "secrets")
@@ -31,7 +36,7 @@ class Repositories:
         name: str,
         location: str,
         restic_id: str,
-        secrets: dict[str, str],
+        secrets: Mapping[str, Any],
         queue: str,
         now: datetime,
     ) -> RepositoryRecord:
@@ -55,26 +60,27 @@ class Repositories:
             ) from error
         return await self.get(name)
 
-    async def find(self) -> list[RepositoryRecord]:
-        """Return all repositories by name."""
+    async def find(
+        self, visible: Visible = ALL_VISIBLE, *, part: str = "", queue: str | None = None, paging: Paging = ALL
+    ) -> Listed[RepositoryRecord]:
+        """Return repositories, by `REPOSITORY_ORDERS`. `part`: of the name."""
+        query = select(*_PLAIN).where(is_visible(visible, repository=repositories.c.name))
+        query = query.where(holds_text(repositories.c.name, part)) if part else query
+        query = query.where(repositories.c.queue == queue) if queue is not None else query
         async with self._database.connect() as connection:
-            rows = await connection.execute(select(*_PLAIN).order_by(repositories.c.name))
-            return [_record(row) for row in rows]
+            return await REPOSITORY_ORDERS.read(connection, query, _record, paging)
 
     async def get(self, name_or_id: str) -> RepositoryRecord:
-        """Return one repository. Raises NotFound naming those that exist."""
+        """Return one repository. Raises NotFound."""
         named = (repositories.c.name == name_or_id) | (repositories.c.id == name_or_id)
         async with self._database.connect() as connection:
             row = (await connection.execute(select(*_PLAIN).where(named))).first()
-            if row is not None:
-                return _record(row)
-            names = (await connection.execute(select(repositories.c.name).order_by(repositories.c.name))).scalars()
-            known = ", ".join(names)
-        next_step = f"Known repositories: {known}." if known else "Add one with `snapkeep repository add`."
-        raise NotFound(f"There is no repository {name_or_id!r}", next_step=next_step)
+        if row is None:
+            raise NotFound(f"There is no repository {name_or_id!r}", next_step="See `snapkeep repository list`.")
+        return _record(row)
 
-    async def secrets(self, repository_id: str) -> dict[str, str]:
-        """Return password and keys, for opening only."""
+    async def secrets(self, repository_id: str) -> dict[str, Any]:
+        """Return password and keys, or references to them (`{"reference": ...}`), for opening only."""
         query = select(repositories.c.secrets).where(repositories.c.id == repository_id)
         async with self._database.connect() as connection:
             sealed = (await connection.execute(query)).scalar_one()
@@ -95,9 +101,19 @@ class Repositories:
             }
 
     async def remove(self, repository_id: str) -> None:
-        """Forget a repository with what is known of its recovery points; the repository itself is not touched."""
-        async with self._database.begin() as connection:
+        """Forget a repository with what is known of its recovery points; the repository itself is not touched.
+
+        Raises Locked while a hold or a lock keeps one of them.
+        """
+        async with forgetting(self._database, repository_id=repository_id) as connection:
             await connection.execute(delete(repositories).where(repositories.c.id == repository_id))
+
+
+REPOSITORY_ORDERS = Orders[RepositoryRecord](
+    "name",
+    name=Sort((repositories.c.name,), lambda item: (item.name,)),
+    created_at=Sort((repositories.c.created_at, repositories.c.id), lambda item: (item.created_at, item.id)),
+)
 
 
 def _record(row: Any) -> RepositoryRecord:

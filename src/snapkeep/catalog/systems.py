@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,13 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort, holds_text
+from snapkeep.catalog.protections import Protections, forgetting
 from snapkeep.catalog.records import SystemRecord
 from snapkeep.catalog.secrets import SecretBox
-from snapkeep.catalog.tables import exports, operations, snapshots, systems
+from snapkeep.catalog.tables import exports, labels, operations, snapshots, systems
+from snapkeep.catalog.visible import has_label, is_visible
+from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import Conflict, NotFound
 
 
@@ -53,21 +58,31 @@ class Systems:
             ) from error
         return await self.get(name)
 
-    async def find(self) -> list[SystemRecord]:
-        """Return all systems by name."""
+    async def find(
+        self,
+        visible: Visible = ALL_VISIBLE,
+        *,
+        plugin: str | None = None,
+        part: str = "",
+        labelled: Sequence[str] = (),
+        paging: Paging = ALL,
+    ) -> Listed[SystemRecord]:
+        """Return systems, by `SYSTEM_ORDERS`. `part`: of the name; `labelled`: KEY=VALUE."""
+        query = select(systems).where(is_visible(visible, system=systems.c.name, system_id=systems.c.id))
+        query = query.where(systems.c.plugin == plugin) if plugin is not None else query
+        query = query.where(holds_text(systems.c.name, part)) if part else query
+        for label in labelled:
+            query = query.where(has_label(label, systems.c.id))
         async with self._database.connect() as connection:
-            rows = await connection.execute(select(systems).order_by(systems.c.name))
-            return [_record(row) for row in rows]
+            return await SYSTEM_ORDERS.read(connection, query, _record, paging)
 
     async def get(self, name_or_id: str) -> SystemRecord:
-        """Return one system. Raises NotFound naming those that exist."""
+        """Return one system. Raises NotFound."""
         async with self._database.connect() as connection:
             row = (await connection.execute(_NAMED, {"wanted": name_or_id})).first()
-            if row is not None:
-                return _record(row)
-            names = (await connection.execute(select(systems.c.name).order_by(systems.c.name))).scalars().all()
-        known = f"Known systems: {', '.join(names)}." if names else "Add one with `snapkeep system add`."
-        raise NotFound(f"There is no system {name_or_id!r}", next_step=known)
+        if row is None:
+            raise NotFound(f"There is no system {name_or_id!r}", next_step="See `snapkeep system list`.")
+        return _record(row)
 
     async def all_settings(self, system: SystemRecord) -> dict[str, Any]:
         """Return plain settings and secrets together, for connecting only."""
@@ -113,15 +128,26 @@ class Systems:
             )
             return {
                 "snapshots made by Snapkeep": owned.scalar_one(),
+                "holds and locks": await Protections(self._database).count(system_id),
                 "exports": opened.scalar_one(),
                 "operations under way": working.scalar_one(),
             }
 
     async def remove(self, system_id: str) -> None:
-        """Forget a system with all that is known about it; the system itself is not touched."""
-        async with self._database.begin() as connection:
+        """Forget a system with all that is known about it; the system itself is not touched.
+
+        Raises Locked while a hold or a lock keeps one of its snapshots, also one that is gone.
+        """
+        async with forgetting(self._database, system_id=system_id) as connection:
+            await connection.execute(delete(labels).where(labels.c.subject_id == system_id))
             await connection.execute(delete(systems).where(systems.c.id == system_id))
 
+
+SYSTEM_ORDERS = Orders[SystemRecord](
+    "name",
+    name=Sort((systems.c.name,), lambda item: (item.name,)),
+    created_at=Sort((systems.c.created_at, systems.c.id), lambda item: (item.created_at, item.id)),
+)
 
 _NAMED = select(systems).where((systems.c.name == bindparam("wanted")) | (systems.c.id == bindparam("wanted")))
 

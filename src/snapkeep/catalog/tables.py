@@ -139,6 +139,8 @@ assets = Table(
     Column("gone_at", UtcDateTime),
     UniqueConstraint("system_id", "vendor_id"),
     Index(None, "system_id", "name"),
+    Index(None, "name"),
+    Index(None, "kind", "name"),
 )
 
 snapshots = Table(
@@ -154,10 +156,17 @@ snapshots = Table(
     Column("created_at", UtcDateTime),
     Column("size_bytes", BigInteger),
     Column("reclaimable_bytes", BigInteger),
+    # Known of what we made, never found by looking: the assets that were held for it, by name, and why it is less
+    # than was asked for.
+    Column("consistency", ExactText(16)),
+    Column("quiesced", JSON(none_as_null=True)),
+    Column("consistency_reason", ExactText),
     Column("seen_by", ExactText(36), nullable=False),
     Column("gone_at", UtcDateTime),
     UniqueConstraint("asset_id", "vendor_id"),
     Index(None, "asset_id", "name"),
+    Index(None, "name"),
+    Index(None, "created_at"),
 )
 
 exports = Table(
@@ -185,8 +194,12 @@ operations = Table(
     # No foreign key: what was done to a system is still to be read after the system was removed.
     Column("system_id", ExactText(36), nullable=False, index=True),
     Column("system_name", ExactText(63), nullable=False),
+    # The asset that it is about: who may see the asset may see it.
+    Column("asset_id", ExactText(36), index=True),
     Column("target", ExactText, nullable=False),
     Column("request", JSON, nullable=False),
+    # SHA-256 of the request that came with a key: another one under the same key is refused.
+    Column("digest", LargeBinary),
     Column("requester", ExactText, nullable=False),
     Column("state", ExactText(16), nullable=False, index=True),
     Column("phase", ExactText, nullable=False),
@@ -206,10 +219,15 @@ operations = Table(
     # Operations with the same `exclusive` run one by one: the one whose turn it is has it in `turn` until its end.
     Column("exclusive", ExactText(36), index=True),
     Column("turn", ExactText(36)),
+    # It begins no sooner, by the time that was seen to pass.
+    Column("not_before", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("started_at", UtcDateTime),
-    Column("ended_at", UtcDateTime),
+    Column("ended_at", UtcDateTime, index=True),
     Index("uq_operations_turn", "turn", unique=True),
+    Index(None, "kind", "created_at"),
+    Index(None, "system_name", "created_at"),
+    Index(None, "requester", "created_at"),
 )
 
 workers = Table(
@@ -239,6 +257,27 @@ notes = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# Written and read by `snapkeep.catalog.audit` alone; nothing is ever changed or removed in it.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("actor", ExactText, nullable=False),
+    Column("actor_kind", ExactText(16), nullable=False),
+    Column("source", ExactText, nullable=False),
+    Column("request_id", ExactText(64), nullable=False),
+    Column("action", ExactText, nullable=False),
+    Column("subject", ExactText, nullable=False),
+    Column("outcome", ExactText(16), nullable=False),
+    Column("status", Integer),
+    Column("detail", JSON, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Index(None, "actor", "seq"),
+    Index(None, "action", "seq"),
+)
+
 change_lists = Table(
     "change_lists",
     metadata,
@@ -251,7 +290,7 @@ change_lists = Table(
     Column("cursor", ExactText),
     Column("entries", BigInteger, nullable=False),
     Column("summary", JSON),
-    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("completed_at", UtcDateTime),
 )
 
@@ -299,6 +338,7 @@ backups = Table(
     Column("counts", JSON, nullable=False),
     Column("verification", JSON),
     Column("created_at", UtcDateTime, nullable=False, index=True),
+    Index(None, "system_name", "asset_name"),
 )
 
 # From which snapshot the next incremental backup of an asset starts. It must not be deleted: the pin.
@@ -309,4 +349,124 @@ chains = Table(
     Column("repository_id", ExactText(36), ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True),
     Column("backup_id", ExactText(36), ForeignKey("backups.id", ondelete="CASCADE"), nullable=False),
     Column("snapshot_id", ExactText(36), ForeignKey("snapshots.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    _id(),
+    Column("name", ExactText(63), nullable=False, unique=True),
+    Column("kind", ExactText(16), nullable=False),
+    Column("password", ExactText),
+    Column("disabled", Boolean, nullable=False, server_default=false()),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# A role that is always there has no row; it stands in the program.
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", ExactText(63), primary_key=True),
+    Column("description", ExactText, nullable=False),
+    Column("actions", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _id(),
+    _reference("identity_id", "identities"),
+    Column("role", ExactText(63), nullable=False, index=True),
+    Column("scope", ExactText(300), nullable=False),
+    Column("granted_by", ExactText(63), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("identity_id", "role", "scope"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    _id(),
+    _reference("identity_id", "identities"),
+    Column("name", ExactText(63), nullable=False),
+    Column("kind", ExactText(16), nullable=False),
+    # SHA-256 of the token, which has 256 random bits; the token itself is nowhere.
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    # What it is narrowed to, as [role, scope]; null: nothing.
+    Column("limits", JSON(none_as_null=True)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("used_at", UtcDateTime),
+)
+
+# No foreign key: recovery points outlive their asset, and who may see them goes by its labels.
+labels = Table(
+    "labels",
+    metadata,
+    Column("subject_id", ExactText(36), primary_key=True),
+    Column("key", ExactText(63), primary_key=True),
+    Column("value", ExactText(63), nullable=False),
+)
+
+# What keeps a snapshot or a recovery point, which cannot be forgotten as long as there is a row.
+protections = Table(
+    "protections",
+    metadata,
+    _id(),
+    Column("snapshot_id", ExactText(36), ForeignKey("snapshots.id"), index=True),
+    Column("backup_id", ExactText(36), ForeignKey("backups.id"), index=True),
+    Column("kind", ExactText(16), nullable=False),
+    Column("mode", ExactText(16)),
+    Column("until", UtcDateTime),
+    Column("reason", ExactText, nullable=False),
+    Column("placed_by", ExactText(63), nullable=False),
+    Column("placed_at", UtcDateTime, nullable=False),
+)
+
+# Deletions of snapshots and recovery points: which are under way, and how many were asked for lately.
+deletions = Table(
+    "deletions",
+    metadata,
+    _id(),
+    Column("subject_id", ExactText(36), nullable=False, index=True),
+    Column("requester", ExactText, nullable=False),
+    # By the time that was seen to pass, as all that protects from deletion.
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("begun", Boolean, nullable=False),
+    Column("counted", Boolean, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _id(),
+    Column("action", ExactText(63), nullable=False),
+    Column("subject", ExactText, nullable=False),
+    # The request as it was sent; without what is secret in its body, if something is `hidden`.
+    Column("method", ExactText(16), nullable=False),
+    Column("path", ExactText, nullable=False),
+    Column("query", ExactText, nullable=False),
+    Column("digest", ExactText(64), nullable=False, index=True),
+    Column("body", ExactText, nullable=False),
+    Column("hidden", Boolean, nullable=False),
+    Column("requester", ExactText(63), nullable=False),
+    Column("needed", Integer, nullable=False),
+    # Objects of by, at, approves and comment.
+    Column("decisions", JSON, nullable=False),
+    Column("state", ExactText(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+# What a request that makes something was answered, by the id of the key that it came with.
+answers = Table(
+    "answers",
+    metadata,
+    _id(),
+    # Of the request, keyed: there may be a password in it.
+    Column("digest", LargeBinary, nullable=False),
+    Column("status", Integer),
+    Column("body", LargeBinary),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )

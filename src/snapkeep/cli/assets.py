@@ -9,7 +9,9 @@ from cyclopts import App, Parameter
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import parse_asset
 
-app = App(name="asset", help="List and show what can be protected.")
+app = App(name="asset", help="List, show and label what can be protected.")
+
+Pairs = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
 
 
 @app.command(name="list")
@@ -18,6 +20,7 @@ def list_assets(
     /,
     *,
     gone: Annotated[bool, Parameter(negative="")] = False,
+    label: Pairs = [],  # noqa: B006 - read only
     common: Common = DEFAULT,
 ) -> None:
     """List assets.
@@ -28,21 +31,28 @@ def list_assets(
         Only those of this system.
     gone
         Also those that no longer exist.
+    label
+        Only those with this label, KEY=VALUE, of their own or of their system; repeat it for those with all of several.
     """
-    from snapkeep.cli import output
+    from snapkeep.cli import labels, output
+    from snapkeep.cli.rest import part
 
+    wanted = ["=".join(labels.parse(text)) for text in label]
     rest = common.connect()
-    if system:
-        rest.request("GET", f"/systems/{system}")
     columns = [
         ("reference", "ASSET"),
         ("kind", "KIND"),
         ("parent", "IN"),
         ("snapshots", "SNAPSHOTS"),
+        ("labels", "LABELS"),
         ("capabilities", "CAN"),
     ]
-    rows = rest.pages("/assets", system=system, gone=gone)
-    output.show(common, rows, columns, empty="Nothing was discovered yet: run `snapkeep discover SYSTEM`.")
+    rows = list(rest.pages("/assets", system=system, gone=gone, label=wanted or None))
+    if system and not rows:
+        rest.request("GET", f"/systems/{part(system)}")  # says so when that is the name that is wrong
+    rows = rows if common.json else [labels.shown(row) for row in rows]
+    nothing = "Nothing has these labels." if label else "Nothing was discovered yet: run `snapkeep discover SYSTEM`."
+    output.show(common, rows, columns, empty=nothing)
 
 
 @app.command
@@ -54,6 +64,32 @@ def show(asset: str, /, *, common: Common = DEFAULT) -> None:
     asset
         The asset as system/asset.
     """
-    from snapkeep.cli import output
+    from snapkeep.cli import labels, output
 
-    output.show_one(common, common.connect().asset(parse_asset(asset)))
+    found = common.connect().asset(parse_asset(asset))
+    output.show_one(common, found if common.json else labels.shown(found))
+
+
+@app.command
+def label(
+    asset: str,
+    /,
+    *labels: str,
+    remove: Pairs = [],  # noqa: B006 - read only
+    common: Common = DEFAULT,
+) -> None:
+    """Give an asset labels, or take them away. Roles can be granted for all that has a label.
+
+    Parameters
+    ----------
+    asset
+        The asset as system/asset.
+    labels
+        KEY=VALUE; one that has the key already gets the new value.
+    remove
+        KEY of a label to take away; repeat it.
+    """
+    from snapkeep.cli.labels import change
+
+    rest = common.connect()
+    change(common, rest, asset, f"/assets/{rest.asset(parse_asset(asset))['id']}", labels, remove)

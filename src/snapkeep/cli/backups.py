@@ -15,7 +15,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree, typed
+from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.protection import of_backup
+from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset
 from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput
@@ -40,6 +43,8 @@ def run(
     repository: Annotated[str, Parameter(name=["--repository", "-r"])],
     full: Flag = False,
     keep_base: Flag = False,
+    quiesce: Quiesce = [],  # noqa: B006 - read only
+    quiesce_seconds: Seconds = SECONDS,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -59,6 +64,11 @@ def run(
         Look at every file, whatever the system says has changed.
     keep_base
         Do not delete the snapshot that the backup before was made of.
+    quiesce
+        Another asset, of any system, that is held at a consistent point for the snapshot, as system/asset; may be
+        repeated: they are frozen in this order.
+    quiesce_seconds
+        How long they are held at the longest; after that the host itself lets them go.
     wait
         Wait for the end.
     """
@@ -66,7 +76,8 @@ def run(
 
     rest = common.connect()
     found = rest.asset(parse_asset(asset))
-    body = {"repository": repository, "full": full, "keep_base": keep_base}
+    held = quiesce_body(rest, quiesce, quiesce_seconds)
+    body = {"repository": repository, "full": full, "keep_base": keep_base, **held}
     operation = rest.request("POST", f"/assets/{found['id']}/backups", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Backing up {asset}")
     result = operation["result"]
@@ -116,7 +127,7 @@ def list_backups(
 
 @app.command
 def show(backup: str, /, *, common: Common = DEFAULT) -> None:
-    """Show a recovery point.
+    """Show a recovery point, and what keeps it.
 
     Parameters
     ----------
@@ -125,10 +136,11 @@ def show(backup: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    found = common.connect().request("GET", f"/backups/{backup}")
+    rest = common.connect()
+    found = rest.request("GET", f"/backups/{backup}")
     if not common.json and found["verification"]:
         found["verification"] = found["verification"]["verdict"]
-    output.show_one(common, found)
+    output.show_one(common, {**found, "protections": of_backup(rest, found["id"])})
 
 
 @app.command
@@ -245,6 +257,7 @@ def forget(
     *,
     force: Flag = False,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
+    dry_run: DryRun = False,
     common: Common = DEFAULT,
 ) -> None:
     """Forget a recovery point, here and in its repository. Nothing can be restored from it any more.
@@ -260,11 +273,16 @@ def forget(
         everything.
     yes
         Do not ask.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     """
     from snapkeep.cli import output
 
     rest = common.connect()
     found = rest.request("GET", f"/backups/{backup}")
+    if dry_run:
+        would(common, rest, "DELETE", f"/backups/{found['id']}", force=force)
+        return
     if not yes:
         agree(f"Forget recovery point {found['id'][:8]} of {found['asset']}, made {found['created_at']}?")
     rest.request("DELETE", f"/backups/{found['id']}", params={"force": force})
@@ -290,6 +308,8 @@ def _tell(result: Json, repository: str) -> None:
 
     counts, verification = result["counts"], result["verification"]
     say(f"Backed up {result['snapshot']} into {repository}: recovery point {result['backup_id'][:8]}")
+    for sentence in consistency(result):
+        say(f"  {sentence}", "yellow" if result["consistency_reason"] else None)
     say(f"  mode: {result['mode']}" + (f", because: {result['reason']}" if result["reason"] else ""))
     say(
         f"  files: {counts['files_new']:,} new, {counts['files_changed']:,} changed, "

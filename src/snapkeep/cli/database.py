@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import Common, Output
+from snapkeep.cli.recording import record
 
 if TYPE_CHECKING:
     from snapkeep.catalog.backup import Copied
@@ -104,12 +105,13 @@ def backup(file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = Fa
     settings = where.settings()
     with _progress(where, "Backing up") as seen:
         made = asyncio.run(back_up(settings.catalog_url(), file, force=force, progress=seen))
+    recorded = record(settings, "database.backup", str(file.absolute()))
     _tell(
         where,
         made,
-        {"file": str(file), "secret_key": str(settings.key_file)},
+        {"file": str(file), "secret_key": settings.keys().name, "recorded": recorded},
         f"Wrote {file}",
-        f"Keep a copy of the secret key {settings.key_file} too, in another place: without it nobody can open the "
+        f"Keep a copy of the secret key {settings.keys().name} too, in another place: without it nobody can open the "
         "passwords in this backup.",
     )
 
@@ -127,6 +129,7 @@ def restore(file: Path, /, *, where: Where = HERE) -> None:
     """
     from snapkeep.catalog.backup import restore as run
     from snapkeep.catalog.database import address_of, parse_url
+    from snapkeep.catalog.key_sources import KeyFile
     from snapkeep.model.errors import Conflict
 
     settings = where.settings()
@@ -136,15 +139,17 @@ def restore(file: Path, /, *, where: Where = HERE) -> None:
         if url.get_backend_name() == "sqlite" and engine.exists():  # it tells of operations of another catalog
             raise Conflict(f"{engine} belongs to another catalog", next_step="Restore into a new data directory.")
         made = asyncio.run(run(file, settings.catalog_url(), progress=seen))
-    key = settings.key_file
+        recorded = record(settings, "database.restore", str(file.absolute()))
+    key = settings.keys()
+    present = not isinstance(key, KeyFile) or key.path.exists()
     _tell(
         where,
         made,
-        {"address": address_of(url), "secret_key": str(key), "secret_key_present": key.exists()},
+        {"address": address_of(url), "secret_key": key.name, "secret_key_present": present, "recorded": recorded},
         f"Restored {file} to {address_of(url)}",
         f"Next: snapkeep serve{where.options}"
-        if key.exists()
-        else f"Next: copy the secret key of that installation to {key}",
+        if present
+        else f"Next: copy the secret key of that installation to {key.name}",
     )
 
 
@@ -174,13 +179,16 @@ def upgrade(
         return settings.data_dir / f"catalog-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
 
     made: Path | None = None
+    recorded = True
     if before.state not in {State.CURRENT, State.EMPTY}:
         with _stopped(settings), _progress(where, "Upgrading") as seen:
             made = asyncio.run(
                 run(url, place if backup else None, living_seconds=settings.takeover_seconds, progress=seen)
             )
+            recorded = record(settings, "database.upgrade", f"revision {before.revision} to {head_revision()}")
     if where.common.json:
-        output.print_json({"from": before.revision, "to": head_revision(), "backup": str(made) if made else None})
+        told = {"from": before.revision, "to": head_revision(), "backup": str(made) if made else None}
+        output.print_json({**told, "recorded": recorded})
     elif before.state is State.EMPTY:
         output.console.print("The database is empty: the first start of the server makes what it needs.")
     elif before.state is State.CURRENT:
@@ -189,6 +197,7 @@ def upgrade(
         output.console.print(f"Upgraded from revision {before.revision} to {head_revision()}.")
         if made:
             output.console.print(f"Backup from before: {made}", markup=False, soft_wrap=True)
+        _tell_unrecorded(recorded=recorded)
 
 
 @contextmanager
@@ -224,3 +233,11 @@ def _tell(where: Where, made: Copied, about: dict[str, object], what: str, then:
         f"{what}: {output.size(made.size_bytes)}, {rows}, revision {made.revision}.", markup=False, soft_wrap=True
     )
     output.console.print(then, markup=False, soft_wrap=True)
+    _tell_unrecorded(recorded=bool(about["recorded"]))
+
+
+def _tell_unrecorded(*, recorded: bool) -> None:
+    from snapkeep.cli import output
+
+    if not recorded:
+        output.errors.print("This is not in the audit log: it takes the secret key to write there.", markup=False)

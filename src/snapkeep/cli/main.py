@@ -18,7 +18,7 @@ app = App(
 app.command("snapkeep.cli.systems:app", name="system", help="Add, list, check and remove systems.")
 app.command("snapkeep.cli.systems:discover", name="discover", help="Find the assets and snapshots of a system.")
 app.command("snapkeep.cli.reconcile:reconcile", name="reconcile", help="Compare the catalog with systems; mend it.")
-app.command("snapkeep.cli.assets:app", name="asset", help="List and show what can be protected.")
+app.command("snapkeep.cli.assets:app", name="asset", help="List, show and label what can be protected.")
 app.command("snapkeep.cli.snapshots:app", name="snapshot", help="Take, compare, export, restore, delete snapshots.")
 app.command("snapkeep.cli.exports:app", name="export", help="List what is open to backup hosts.")
 app.command(
@@ -27,17 +27,31 @@ app.command(
     help="Add, list, check and remove the repositories that hold backups.",
 )
 app.command("snapkeep.cli.backups:app", name="backup", help="Back up assets; search and restore recovery points.")
+app.command("snapkeep.cli.protection:hold_app", name="hold", help="Keep snapshots and backups until released.")
+app.command("snapkeep.cli.protection:lock_app", name="lock", help="Keep snapshots and backups until a date.")
+app.command("snapkeep.cli.protection:cooling_app", name="cooling", help="Slow down mass deletions.")
+app.command("snapkeep.cli.approvals:app", name="approval", help="Approve or refuse what others ask for; do it then.")
+app.command("snapkeep.cli.approvals:four_eyes_app", name="four-eyes", help="Let what destroys need others' approval.")
 app.command(
     "snapkeep.cli.operations:app",
     name="operation",
     help="List, show, watch, cancel, pause, resume and retry operations.",
 )
+app.command("snapkeep.cli.login:login", name="login", help="Log in with name and password.")
+app.command("snapkeep.cli.login:logout", name="logout", help="End the session.")
+app.command("snapkeep.cli.whoami:whoami", name="whoami", help="Show who you are, and what you may do where.")
+app.command("snapkeep.cli.login:change_password", name="password", help="Change your own password.")
+app.command("snapkeep.cli.identities:app", name="identity", help="Add, list, grant, revoke, disable, remove users.")
+app.command("snapkeep.cli.roles:app", name="role", help="List and show roles; make roles of your own.")
+app.command("snapkeep.cli.tokens:app", name="token", help="Create, list and revoke tokens.")
+app.command("snapkeep.cli.audit:app", name="audit", help="List, export and verify what was done and tried.")
 app.command("snapkeep.cli.systems:plugins", name="plugin", help="List the installed plug-ins.")
 app.command("snapkeep.cli.serve:serve", name="serve", help="Run the server.")
 app.command("snapkeep.cli.serve:worker_app", name="worker", help="Run a worker beside the server; list the workers.")
 app.command(
     "snapkeep.cli.database:app", name="database", help="Back up, restore, upgrade and show the catalog's database."
 )
+app.command("snapkeep.cli.keys:app", name="key", help="List, rotate and retire the keys of the stored secrets.")
 app.command("snapkeep.cli.simulator:app", name="simulator", help="Run a simulated system.")
 app.command("snapkeep.cli.demo:demo", name="demo", help="Show the whole story in a minute, on real files.")
 app.register_install_completion_command(name="--install-completion", add_to_startup=False)

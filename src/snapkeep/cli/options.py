@@ -33,45 +33,70 @@ class Common:
     """Address of the server, instead of the one in the data directory."""
 
     token_file: Annotated[Path | None, Parameter(name="--token-file", env_var="SNAPKEEP_TOKEN_FILE")] = None
-    """File with the token, instead of the one in the data directory; or set SNAPKEEP_TOKEN."""
+    """File with the token, instead of a session or the one in the data directory; or set SNAPKEEP_TOKEN."""
+
+    ca_file: Annotated[Path | None, Parameter(name="--ca-file", env_var="SNAPKEEP_CA_FILE")] = None
+    """PEM file with the authority of the server that --url names, instead of the machine's own."""
+
+    fingerprint: Annotated[str | None, Parameter(name="--fingerprint", env_var="SNAPKEEP_FINGERPRINT")] = None
+    """SHA-256 of the certificate of the server that --url names (hex, colons allowed), instead of an authority."""
+
+    approval: Annotated[str | None, Parameter(name="--approval", env_var="SNAPKEEP_APPROVAL")] = None
+    """Id of the approval that lets this command do what nobody may do alone; see `snapkeep approval`."""
 
     @property
     def json(self) -> bool:
         """True when a program reads the answer."""
         return self.output == "json"
 
-    def connect(self) -> Rest:
-        """Return the client of the server. Raises Unavailable when none is found."""
+    def connect(self, token: str | None = None) -> Rest:
+        """Return the client of the server; `token`: instead of the one that is found, none when empty.
+
+        Raises Unavailable when no server is found, InvalidInput for no token, AuthenticationFailed for a session that
+        is over.
+        """
         from snapkeep.cli.rest import Rest
+        from snapkeep.cli.trust import trust_here, trust_there
         from snapkeep.server.datadir import default_data_dir
 
         directory = self.data_dir or default_data_dir()
-        return Rest(self.url or _address(directory), self._token(directory))
+        if self.url is not None:
+            url, trust = self.url, trust_there(self.url, self.ca_file, self.fingerprint)
+        else:
+            address = _address(directory)
+            url, trust = str(address["url"]), trust_here(address)
+        return Rest(url, self._token(directory, url) if token is None else token, trust, self.approval)
 
-    def _token(self, directory: Path) -> str:
+    def _token(self, directory: Path, url: str) -> str:
+        from snapkeep.cli import credentials
+
         if token := os.environ.get("SNAPKEEP_TOKEN"):
             return token.strip()
+        if not self.token_file and (session := credentials.find(url)):
+            session.require_time(url)
+            return session.token
         path = self.token_file or directory / "token"
         try:
             return path.read_text().strip()
         except OSError as error:
             raise InvalidInput(
                 f"The token cannot be read from {path}: {error.strerror}",
-                next_step="Start `snapkeep serve` once, or give --token-file, or set SNAPKEEP_TOKEN.",
+                next_step="Log in with `snapkeep login`, or give --token-file, or set SNAPKEEP_TOKEN; on the server's "
+                "own machine, start `snapkeep serve` once.",
             ) from error
 
 
 DEFAULT = Common()
 
 
-def _address(directory: Path) -> str:
+def _address(directory: Path) -> dict[str, object]:
     from snapkeep.server.datadir import is_claimed
 
     try:
         if not is_claimed(directory):  # what is left there is of a server that died; its port may be a stranger's
             raise ValueError("no server holds it")
-        return str(json.loads((directory / "server.json").read_text())["url"])
-    except (OSError, ValueError, KeyError) as error:
+        return dict(json.loads((directory / "server.json").read_text()))
+    except (OSError, ValueError) as error:
         raise Unavailable(
             f"No server runs on the data directory {directory}",
             next_step="Start one with `snapkeep serve`, or name it with --url or --data-dir.",

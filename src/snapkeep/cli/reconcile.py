@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import SnapkeepError
@@ -18,6 +19,7 @@ LEFT = 18
 def reconcile(
     *systems: str,
     apply: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: DryRun = False,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -32,6 +34,8 @@ def reconcile(
         Names of systems; all of them when none is given.
     apply
         Mend what is found: record what is ours, note what is gone, close access that nothing needs.
+    dry_run
+        Say which systems would be compared and mended, and do nothing; to see what would be mended, leave --apply away.
     wait
         Wait for the end.
     """
@@ -40,6 +44,10 @@ def reconcile(
 
     rest = common.connect()
     names = systems or [system["name"] for system in rest.request("GET", "/systems")["data"]]
+    if dry_run:
+        for name in names:
+            would(common, rest, "POST", f"/systems/{name}/reconcile", json={"apply": apply})
+        return
     begun = [rest.request("POST", f"/systems/{name}/reconcile", json={"apply": apply}) for name in names]
     if not wait:
         if common.json:

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.settings import secret_references
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import InvalidInput, SnapkeepError
 
@@ -28,14 +30,16 @@ def add(
     /,
     *,
     password_file: Path | None = None,
+    password_ref: str | None = None,
     secret: Annotated[Pairs, Parameter(name=["--secret-file", "--secret"])] = [],  # noqa: B006 - read only
+    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
     existing: Flag = False,
     queue: str = "default",
     common: Common = DEFAULT,
 ) -> None:
     """Make a repository in restic's format, or take one that is there.
 
-    Server and backup host must reach it. Without --password-file a strong password is made and shown once: without it
+    Server and backup host must reach it. Where no password is given, a strong one is made and shown once: without it
     nothing can be restored where Snapkeep's own catalog is lost.
 
     Parameters
@@ -46,10 +50,15 @@ def add(
         Where it is: /path, s3:https://host/bucket/prefix or sftp:user@host:/path.
     password_file
         File whose first line is the password that opens the repository.
+    password_ref
+        Where that password is, instead, as for --secret-ref.
     secret
         What the place asks for, as NAME=FILE; repeat it. S3: access_key, secret_key, session_token, region, ca_file.
         SFTP: password, private_key, passphrase, host_key, known_hosts. ca_file and known_hosts are read by the
         backup host itself.
+    secret_ref
+        Where such a secret is, instead, as NAME=REFERENCE: file:NAME, env:SNAPKEEP_SECRET_NAME or
+        vault:MOUNT/PATH#FIELD, as the server and its workers see it. It is read whenever they open the repository.
     existing
         Take a repository that is there, made by Snapkeep or by restic.
     queue
@@ -57,14 +66,21 @@ def add(
     """
     from snapkeep.cli import output
 
-    if existing and password_file is None:
-        raise InvalidInput("An existing repository has a password already", next_step="Give --password-file FILE.")
-    made = None if password_file is not None else _strong_password()
+    if password_file is not None and password_ref is not None:
+        raise InvalidInput("The repository has one password", next_step="Give --password-file or --password-ref.")
+    if existing and password_file is None and password_ref is None:
+        raise InvalidInput(
+            "An existing repository has a password already", next_step="Give --password-file or --password-ref."
+        )
+    made = _strong_password() if password_file is None and password_ref is None else None
+    password: Any = made or {"reference": password_ref}
+    if password_file is not None:
+        password = _text(str(password_file)).splitlines()[0]
     body = {
         "name": name,
         "location": _location(location),
-        "password": made or _text(str(password_file)).splitlines()[0],
-        "secrets": _secrets(secret),
+        "password": password,
+        "secrets": _secrets(secret) | secret_references(secret_ref),
         "create": not existing,
         "queue": queue,
     }
@@ -115,7 +131,7 @@ def show(name: str, /, *, common: Common = DEFAULT) -> None:
 
 
 @app.command
-def remove(name: str, /, *, force: Flag = False, common: Common = DEFAULT) -> None:
+def remove(name: str, /, *, force: Flag = False, dry_run: DryRun = False, common: Common = DEFAULT) -> None:
     """Forget a repository. What lies in it is not touched.
 
     Parameters
@@ -124,9 +140,14 @@ def remove(name: str, /, *, force: Flag = False, common: Common = DEFAULT) -> No
         Name of the repository.
     force
         Forget it although recovery points are known in it.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     """
     from snapkeep.cli import output
 
+    if dry_run:
+        would(common, common.connect(), "DELETE", f"/repositories/{name}", force=force)
+        return
     common.connect().request("DELETE", f"/repositories/{name}", params={"force": force})
     if common.json:
         output.print_json({"removed": name})

@@ -28,6 +28,10 @@ def serve(
     name: str | None = None,
     queues: Queues = None,
     work: Annotated[bool | None, Parameter(env_var="SNAPKEEP_WORK", negative="--no-work")] = None,
+    tls: Annotated[bool | None, Parameter(env_var="SNAPKEEP_TLS", negative="--no-tls")] = None,
+    tls_names: Annotated[str | None, Parameter(env_var="SNAPKEEP_TLS_NAMES")] = None,
+    tls_certificate_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_TLS_CERTIFICATE_FILE")] = None,
+    tls_key_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_TLS_KEY_FILE")] = None,
     log_format: LogFormat = None,
 ) -> None:
     """Run the server: REST API, operations and upkeep in one process; on SQLite, or on PostgreSQL beside workers.
@@ -40,7 +44,7 @@ def serve(
     data_dir
         Where catalog, secret key and token are kept; default: ~/.local/share/snapkeep.
     host
-        Loopback address to listen on; default: 127.0.0.1.
+        Address to listen on; default: 127.0.0.1.
     port
         TCP port to listen on, 0 for a free one; default: 8420.
     database_url_file
@@ -53,6 +57,14 @@ def serve(
         Queues whose operations it runs, separated by commas; default: default.
     work
         Whether it runs operations itself; otherwise workers must.
+    tls
+        Whether to serve HTTPS; plain HTTP is for loopback only.
+    tls_names
+        Names and addresses by which other machines reach it, separated by commas; for the server's own certificate.
+    tls_certificate_file
+        PEM file with your own certificate; default: one that the server makes.
+    tls_key_file
+        PEM file with the key of that certificate; default: the same file.
     log_format
         text for people, json for log collectors; default: text.
     """
@@ -69,6 +81,10 @@ def serve(
             name=name,
             queues=queues,
             work=work,
+            tls=tls,
+            tls_names=tls_names,
+            tls_certificate_file=tls_certificate_file,
+            tls_key_file=tls_key_file,
             log_format=log_format,
         )
     )

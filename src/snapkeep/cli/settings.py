@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,11 @@ def plain_settings(plugin: Json, pairs: Iterable[str]) -> Json:
 
 
 def _typed(value: str, schema: Json) -> Any:
+    if schema.get("type") == "object":
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value  # the server says what is wrong with it
     if schema.get("type") == "array":
         return [_typed(item, schema.get("items", {})) for item in value.split(",") if item]
     kinds = {schema.get("type"), *(item.get("type") for item in schema.get("anyOf", ()))}
@@ -47,9 +53,18 @@ def _typed(value: str, schema: Json) -> Any:
     return value
 
 
-def secret_settings(plugin: Json, files: Iterable[str], variables: Iterable[str], asked: Iterable[str]) -> Json:
-    """Return secrets from files, the environment and the keyboard. Raises InvalidInput for what is no secret."""
-    secrets: Json = {}
+def secret_settings(
+    plugin: Json,
+    files: Iterable[str],
+    variables: Iterable[str],
+    asked: Iterable[str],
+    references: Iterable[str] = (),
+) -> Json:
+    """Return secrets from files, the environment and the keyboard, and references to others.
+
+    Raises InvalidInput for what is no secret.
+    """
+    secrets = secret_references(references)
     for pair in files:
         name, path = _pair(pair, "--secret-file NAME=FILE")
         try:
@@ -73,6 +88,12 @@ def secret_settings(plugin: Json, files: Iterable[str], variables: Iterable[str]
             next_step=f"Its secrets are: {', '.join(plugin['secret_fields'])}.",
         )
     return secrets
+
+
+def secret_references(pairs: Iterable[str]) -> Json:
+    """Return references to secrets as REST takes them."""
+    given = (_pair(pair, "--secret-ref NAME=REFERENCE") for pair in pairs)
+    return {name: {"reference": reference} for name, reference in given}
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:

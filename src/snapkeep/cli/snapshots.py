@@ -8,7 +8,10 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree, typed
+from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.protection import of_snapshot
+from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, parse_snapshot
 from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput, NotFound
@@ -21,7 +24,16 @@ Flag = Annotated[bool, Parameter(negative="")]
 
 
 @app.command
-def create(asset: str, /, *, name: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+def create(
+    asset: str,
+    /,
+    *,
+    name: str | None = None,
+    quiesce: Quiesce = [],  # noqa: B006 - read only
+    quiesce_seconds: Seconds = SECONDS,
+    wait: Wait = True,
+    common: Common = DEFAULT,
+) -> None:
     """Take a snapshot of an asset.
 
     Parameters
@@ -30,14 +42,21 @@ def create(asset: str, /, *, name: str | None = None, wait: Wait = True, common:
         The asset as system/asset.
     name
         Name of the snapshot; default: a unique one that marks it as made by Snapkeep.
+    quiesce
+        Another asset, of any system, that is held at a consistent point for it, as system/asset; may be repeated:
+        they are frozen in this order.
+    quiesce_seconds
+        How long they are held at the longest; after that the host itself lets them go.
     wait
         Wait until the snapshot exists.
     """
     rest = common.connect()
     found = rest.asset(parse_asset(asset))
-    operation = rest.request("POST", f"/assets/{found['id']}/snapshots", json={"name": name})
+    body = {"name": name, **quiesce_body(rest, quiesce, quiesce_seconds)}
+    operation = rest.request("POST", f"/assets/{found['id']}/snapshots", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Taking a snapshot of {asset}")
-    done(common, operation, f"Created {operation['result']['snapshot']}")
+    result = operation["result"]
+    done(common, operation, "\n".join([f"Created {result['snapshot']}", *consistency(result)]))
 
 
 @app.command(name="list")
@@ -72,7 +91,7 @@ def list_snapshots(of: str | None = None, /, *, gone: Flag = False, common: Comm
 
 @app.command
 def show(snapshot: str, /, *, common: Common = DEFAULT) -> None:
-    """Show a snapshot and its exports.
+    """Show a snapshot, its exports, and what keeps it.
 
     Parameters
     ----------
@@ -84,7 +103,7 @@ def show(snapshot: str, /, *, common: Common = DEFAULT) -> None:
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot), gone=True)
     exports = rest.request("GET", "/exports", params={"snapshot_id": found["id"]})["data"]
-    output.show_one(common, {**found, "exports": exports})
+    output.show_one(common, {**found, "exports": exports, "protections": of_snapshot(rest, found["id"])})
 
 
 @app.command
@@ -133,7 +152,15 @@ def export(
 
 
 @app.command
-def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+def deport(
+    snapshot: str,
+    /,
+    *,
+    host: str | None = None,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    common: Common = DEFAULT,
+) -> None:
     """Take the exports of a snapshot back. Repeating it is harmless.
 
     Parameters
@@ -142,6 +169,8 @@ def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, comm
         The snapshot as system/asset@snapshot.
     host
         Only from this backup host; default: from all.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     wait
         Wait until the access is gone.
     """
@@ -151,6 +180,10 @@ def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, comm
     found = rest.snapshot(parse_snapshot(snapshot), gone=True)
     exports = rest.request("GET", "/exports", params={"snapshot_id": found["id"]})["data"]
     chosen = [item for item in exports if host in {None, item["host"], item["address"]}]
+    if dry_run:
+        for item in chosen:
+            would(common, rest, "DELETE", f"/exports/{item['id']}")
+        return
     operations = []
     for item in chosen:
         operation = rest.request("DELETE", f"/exports/{item['id']}")
@@ -167,7 +200,15 @@ def deport(snapshot: str, /, *, host: str | None = None, wait: Wait = True, comm
 
 
 @app.command
-def restore(snapshot: str, /, *, confirm: str | None = None, wait: Wait = True, common: Common = DEFAULT) -> None:
+def restore(
+    snapshot: str,
+    /,
+    *,
+    confirm: str | None = None,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    common: Common = DEFAULT,
+) -> None:
     """Turn an asset back to a snapshot, in place. What was written since is lost.
 
     Parameters
@@ -176,11 +217,17 @@ def restore(snapshot: str, /, *, confirm: str | None = None, wait: Wait = True, 
         The snapshot as system/asset@snapshot.
     confirm
         The name of the asset, to confirm; asked for on a terminal.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     wait
         Wait for the end.
     """
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot))
+    if dry_run:
+        body = {"confirmation": found["asset"] if confirm is None else confirm}
+        would(common, rest, "POST", f"/snapshots/{found['id']}/restore", json=body)
+        return
     question = f"Everything written to {found['asset']!r} since {found['name']} will be lost."
     confirmation = confirm if confirm is not None else typed(question, found["asset"])
     operation = rest.request("POST", f"/snapshots/{found['id']}/restore", json={"confirmation": confirmation})
@@ -190,7 +237,14 @@ def restore(snapshot: str, /, *, confirm: str | None = None, wait: Wait = True, 
 
 @app.command
 def clone(
-    snapshot: str, name: str, /, *, confirm: str | None = None, wait: Wait = True, common: Common = DEFAULT
+    snapshot: str,
+    name: str,
+    /,
+    *,
+    confirm: str | None = None,
+    dry_run: DryRun = False,
+    wait: Wait = True,
+    common: Common = DEFAULT,
 ) -> None:
     """Make a new, independent asset from a snapshot.
 
@@ -202,11 +256,17 @@ def clone(
         Name of the new asset.
     confirm
         The name of the asset that is cloned, to confirm; asked for on a terminal.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     wait
         Wait for the end.
     """
     rest = common.connect()
     found = rest.snapshot(parse_snapshot(snapshot))
+    if dry_run:
+        body = {"name": name, "confirmation": found["asset"] if confirm is None else confirm}
+        would(common, rest, "POST", f"/snapshots/{found['id']}/clone", json=body)
+        return
     question = f"A new asset {name!r} will be made on {found['system']!r}."
     confirmation = confirm if confirm is not None else typed(question, found["asset"])
     body = {"name": name, "confirmation": confirmation}
@@ -221,6 +281,7 @@ def delete(
     /,
     *,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative="")] = False,
+    dry_run: DryRun = False,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -232,12 +293,17 @@ def delete(
         The snapshot as system/asset@snapshot.
     yes
         Do not ask.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     wait
         Wait until it is gone.
     """
     rest = common.connect()
     reference = parse_snapshot(snapshot)
     found = _existing(rest, reference, common)
+    if dry_run:
+        would(common, rest, "DELETE", f"/snapshots/{found['id']}")
+        return
     if not yes:
         whose = "" if found["owned"] else ", which Snapkeep did not make"
         agree(f"Delete {found['reference']}{whose}?")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.settings import plain_settings, secret_settings
 from snapkeep.cli.work import Wait, done, follow
@@ -26,6 +27,7 @@ def add(
     set: Annotated[Pairs, Parameter(name=["--set", "-s"])] = [],  # noqa: B006 - read only
     secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
     secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
+    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
     ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
     queue: str = "default",
     check: Annotated[bool, Parameter(name="--check", negative="--no-check")] = True,
@@ -45,6 +47,9 @@ def add(
         A secret as NAME=FILE: the first line of the file; of a private key, all of it.
     secret_env
         A secret as NAME=VARIABLE: taken from the environment.
+    secret_ref
+        Where a secret is, as NAME=REFERENCE: file:NAME, env:SNAPKEEP_SECRET_NAME or vault:MOUNT/PATH#FIELD, as the
+        server and its workers see it. It is read whenever they connect.
     ask
         NAME of a secret to type in.
     queue
@@ -56,7 +61,7 @@ def add(
 
     rest = common.connect()
     described = rest.request("GET", f"/plugins/{plugin}")
-    settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask)
+    settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask, secret_ref)
     system = rest.request(
         "POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings, "queue": queue}
     )
@@ -79,10 +84,17 @@ def add(
 @app.command(name="list")
 def list_systems(*, common: Common = DEFAULT) -> None:
     """List the systems."""
-    from snapkeep.cli import output
+    from snapkeep.cli import labels, output
 
-    columns = [("name", "NAME"), ("plugin", "PLUG-IN"), ("created_at", "ADDED"), ("discovered_at", "LAST DISCOVERY")]
+    columns = [
+        ("name", "NAME"),
+        ("plugin", "PLUG-IN"),
+        ("labels", "LABELS"),
+        ("created_at", "ADDED"),
+        ("discovered_at", "LAST DISCOVERY"),
+    ]
     rows = common.connect().request("GET", "/systems")["data"]
+    rows = rows if common.json else [labels.shown(row) for row in rows]
     output.show(common, rows, columns, empty="There is no system yet: add one with `snapkeep system add`.")
 
 
@@ -95,9 +107,35 @@ def show(name: str, /, *, common: Common = DEFAULT) -> None:
     name
         Name of the system.
     """
-    from snapkeep.cli import output
+    from snapkeep.cli import labels, output
 
-    output.show_one(common, common.connect().request("GET", f"/systems/{name}"))
+    found = common.connect().request("GET", f"/systems/{name}")
+    output.show_one(common, found if common.json else labels.shown(found))
+
+
+@app.command
+def label(
+    name: str,
+    /,
+    *labels: str,
+    remove: Pairs = [],  # noqa: B006 - read only
+    common: Common = DEFAULT,
+) -> None:
+    """Give a system labels, or take them away; they count for its assets, too.
+
+    Parameters
+    ----------
+    name
+        Name of the system.
+    labels
+        KEY=VALUE; one that has the key already gets the new value.
+    remove
+        KEY of a label to take away; repeat it.
+    """
+    from snapkeep.cli.labels import change
+    from snapkeep.cli.rest import part
+
+    change(common, common.connect(), name, f"/systems/{part(name)}", labels, remove)
 
 
 @app.command(name="set")
@@ -109,6 +147,7 @@ def change(
     unset: Annotated[Pairs, Parameter(name="--unset")] = [],  # noqa: B006
     secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
     secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
+    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
     ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
     queue: str | None = None,
     common: Common = DEFAULT,
@@ -127,6 +166,9 @@ def change(
         A secret as NAME=FILE: the first line of the file; of a private key, all of it.
     secret_env
         A secret as NAME=VARIABLE: taken from the environment.
+    secret_ref
+        Where a secret is, as NAME=REFERENCE: file:NAME, env:SNAPKEEP_SECRET_NAME or vault:MOUNT/PATH#FIELD, as the
+        server and its workers see it. It is read whenever they connect.
     ask
         NAME of a secret to type in.
     queue
@@ -135,10 +177,12 @@ def change(
     from snapkeep.cli import output
 
     rest = common.connect()
-    plugin = rest.request("GET", f"/plugins/{rest.request('GET', f'/systems/{name}')['plugin']}")
-    settings = plain_settings(plugin, set) | secret_settings(plugin, secret_file, secret_env, ask)
+    system, tag = rest.read(f"/systems/{name}")
+    plugin = rest.request("GET", f"/plugins/{system['plugin']}")
+    settings = plain_settings(plugin, set) | secret_settings(plugin, secret_file, secret_env, ask, secret_ref)
     settings |= dict.fromkeys(unset)
-    system = rest.request("PATCH", f"/systems/{name}", json={"settings": settings, "queue": queue})
+    changed = {"settings": settings, "queue": queue}
+    system = rest.request("PATCH", f"/systems/{name}", json=changed, headers={"If-Match": tag})
     if common.json:
         output.print_json(system)
     else:
@@ -169,7 +213,14 @@ def check(name: str, /, *, common: Common = DEFAULT) -> None:
 
 
 @app.command
-def remove(name: str, /, *, force: Annotated[bool, Parameter(negative="")] = False, common: Common = DEFAULT) -> None:
+def remove(
+    name: str,
+    /,
+    *,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: DryRun = False,
+    common: Common = DEFAULT,
+) -> None:
     """Forget a system. What lies on it is not touched.
 
     Parameters
@@ -178,9 +229,14 @@ def remove(name: str, /, *, force: Annotated[bool, Parameter(negative="")] = Fal
         Name of the system.
     force
         Forget it although snapshots or exports made by Snapkeep are still on it.
+    dry_run
+        Check everything, say what would be done, and do nothing.
     """
     from snapkeep.cli import output
 
+    if dry_run:
+        would(common, common.connect(), "DELETE", f"/systems/{name}", force=force)
+        return
     common.connect().request("DELETE", f"/systems/{name}", params={"force": force})
     if common.json:
         output.print_json({"removed": name})

@@ -19,9 +19,17 @@ def follow(common: Common, rest: Any, operation: Json, *, wait: bool, title: str
     from snapkeep.cli import output
     from snapkeep.cli.rest import ServerUnavailable
 
-    if not wait:
+    cools = operation["not_before"] if operation["state"] == "queued" else None
+    if not wait or cools:
         if common.json:
             output.print_json(operation)
+        elif cools:
+            output.console.print(
+                f"Many deletions within an hour: {output.printable(operation['target'])} is deleted after "
+                f"{output.cell('_at', cools)}. To end that: snapkeep operation cancel {operation['id'][:8]}",
+                markup=False,
+                soft_wrap=True,
+            )
         else:
             output.console.print(
                 f"{operation['kind']} {output.printable(operation['target'])}: operation {operation['id']}",

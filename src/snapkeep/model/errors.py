@@ -8,6 +8,7 @@
     ├── Unsupported            ask the person     the asset or system cannot do this
     ├── AuthenticationFailed   ask the person     who we are, or who the system is, was not proved
     ├── PermissionDenied       ask the person     the account lacks a right (details: needed)
+    ├── ApprovalRequired       ask another one    nobody may do this alone (details: approval_id)
     ├── NotFound               (success for delete)
     ├── Conflict               ask the person     a name is taken, or somebody changed it meanwhile
     ├── Busy                   wait, or free it   something still uses it (details: dependents)
@@ -159,6 +160,15 @@ class PermissionDenied(SnapkeepError):
     default_next_step = "Give the account the right that is named, then run `snapkeep system check`."
 
 
+class ApprovalRequired(SnapkeepError):
+    """Nobody may do this alone. `details['approval_id']`: what others have to approve before it is sent again."""
+
+    code = "approval_required"
+    http_status = 403
+    exit_code = 21
+    default_next_step = "Let others approve it with `snapkeep approval approve`, then repeat it with --approval."
+
+
 class NotFound(SnapkeepError):
     """There is no such thing (any more). For a delete this is success."""
 
@@ -246,8 +256,8 @@ ERRORS: Mapping[str, type[SnapkeepError]] = {
     error.code: error
     for error in (
         SnapkeepError, Unavailable, RateLimited, Timeout, InvalidInput, Unsupported, AuthenticationFailed,
-        PermissionDenied, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete, Damaged,
-        VendorError,
+        PermissionDenied, ApprovalRequired, NotFound, Conflict, Busy, Locked, LimitExceeded, BaseMissing, Incomplete,
+        Damaged, VendorError,
     )
 }  # fmt: skip
 """Every error by its stable code."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.operations import REPOSITORY
 from snapkeep.catalog.records import (
     AssetRecord,
     BackupRecord,
@@ -26,9 +28,12 @@ from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
-from snapkeep.operations.requester import Requester
+from snapkeep.operations.requester import Planned, Requester
 from snapkeep.operations.runner import HANDLERS
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
+
+QUIESCE_SECONDS = 60
+"""How long assets are held for a snapshot at the longest, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class _Subject:
 
     @classmethod
     def repository(cls, repository: RepositoryRecord) -> _Subject:
-        return cls(repository.id, f"repository:{repository.name}", repository.queue)  # no system is called so
+        return cls(repository.id, f"{REPOSITORY}{repository.name}", repository.queue)
 
 
 class Asking:
@@ -80,14 +85,26 @@ class Asking:
         """Compare the catalog with a system, about what is ours; `apply` mends it. One under way is returned."""
         if known := await self._known(by):
             return known
-        for operation in await self._catalog.operations.unended(system.name):
+        for operation in [] if by.dry_run else await self._catalog.operations.unended(system.name):
             same = operation.kind == "reconcile" and operation.request == {"apply": apply}
             if same and operation.state is not OperationState.PAUSED:
                 return operation
         return await self._submit("reconcile", system, system.name, {"apply": apply}, by)
 
-    async def create(self, asset: AssetRecord, name: str | None, by: Requester) -> OperationRecord:
-        """Take a snapshot. Without a name it gets a unique one that carries our mark."""
+    async def create(
+        self,
+        asset: AssetRecord,
+        name: str | None,
+        by: Requester,
+        *,
+        quiesce: Sequence[AssetRecord] = (),
+        quiesce_seconds: int = QUIESCE_SECONDS,
+    ) -> OperationRecord:
+        """Take a snapshot. Without a name it gets a unique one that carries our mark.
+
+        `quiesce`: assets, of any systems, that are held at a consistent point for it, in this order and at most for
+        so many seconds.
+        """
         if known := await self._known(by):
             return known
         asset.asset.require(Capability.CREATE)
@@ -99,14 +116,18 @@ class Asking:
                 next_step="Choose another name, or leave it away.",
             )
         chosen = name or new_snapshot_name(prefix, self._clock.now())
-        request = {"asset_id": asset.id, "name": chosen}
+        request = {"asset_id": asset.id, "name": chosen, **await self._quiesce(system, quiesce, quiesce_seconds)}
         return await self._submit("create", system, f"{asset.reference}@{chosen}", request, by)
 
     async def delete(self, snapshot: SnapshotRecord, by: Requester) -> OperationRecord:
-        """Delete a snapshot. Raises Busy while it is exported or another operation needs it."""
+        """Delete a snapshot; of many within an hour, those that are too many later: see `catalog.cooling`.
+
+        Raises Locked while it is kept, Busy while it is exported or another operation needs it.
+        """
         if known := await self._known(by):
             return known
         asset = await self._asset_for(snapshot, Capability.DELETE)
+        await self._catalog.protections.require_free(snapshot)
         exports = await self._catalog.exports.find(snapshot_row=snapshot.id)
         if exports:
             raise Busy(
@@ -132,7 +153,12 @@ class Asking:
                 next_step="Wait for the operation to end, or cancel it.",
                 dependents=[item.id for item in users],
             )
-        return await self._on_asset("delete", asset, snapshot.reference, {"snapshot_id": snapshot.id}, by)
+        not_before: datetime | None = None
+        if not (by.is_operation or by.dry_run):
+            by = replace(by, operation_id=by.operation_id or self._clock.new_id())
+            not_before = await self._catalog.cooling.admit(snapshot.id, str(by.operation_id), by=by.name)
+        request = {"snapshot_id": snapshot.id}
+        return await self._on_asset("delete", asset, snapshot.reference, request, by, not_before=not_before)
 
     async def restore(self, snapshot: SnapshotRecord, confirmation: str, by: Requester) -> OperationRecord:
         """Turn the asset back to the snapshot. `confirmation` must be the asset's name."""
@@ -141,7 +167,7 @@ class Asking:
         asset = await self._asset_for(snapshot, Capability.RESTORE)
         require_confirmation(asset.asset, confirmation)
         request = {"snapshot_id": snapshot.id, "confirmation": confirmation}
-        return await self._on_asset("restore", asset, snapshot.reference, request, by)
+        return await self._on_asset("restore", asset, snapshot.reference, request, by, affects=asset.reference)
 
     async def clone(self, snapshot: SnapshotRecord, name: str, confirmation: str, by: Requester) -> OperationRecord:
         """Make a new asset from the snapshot. `confirmation` must be the source asset's name."""
@@ -153,7 +179,8 @@ class Asking:
             await self._catalog.inventory.find_asset(snapshot.system_name, name)
             raise Conflict(f"System {snapshot.system_name!r} has an asset {name!r} already")
         request = {"snapshot_id": snapshot.id, "name": name, "confirmation": confirmation}
-        return await self._on_asset("clone", asset, snapshot.reference, request, by)
+        made = f"{snapshot.system_name}/{name}"
+        return await self._on_asset("clone", asset, snapshot.reference, request, by, affects=made)
 
     async def export(
         self,
@@ -251,18 +278,33 @@ class Asking:
 
     # -- backups ---------------------------------------------------------------------------------------------------
     async def back_up(
-        self, asset: AssetRecord, repository: RepositoryRecord, by: Requester, *, full: bool, keep_base: bool
+        self,
+        asset: AssetRecord,
+        repository: RepositoryRecord,
+        by: Requester,
+        *,
+        full: bool,
+        keep_base: bool,
+        quiesce: Sequence[AssetRecord] = (),
+        quiesce_seconds: int = QUIESCE_SECONDS,
     ) -> OperationRecord:
         """Make a recovery point of an asset. One that is under way already is returned instead.
 
         `full`: walk everything, whatever the system says has changed. `keep_base`: leave the snapshot of the last one.
+        `quiesce`: as for a snapshot (`create`).
         """
         if known := await self._known(by):
             return known
         for capability in (Capability.CREATE, Capability.EXPORT):
             asset.asset.require(capability)
-        request = {"asset_id": asset.id, "repository_id": repository.id, "full": full, "keep_base": keep_base}
         system = await self._catalog.systems.get(asset.system_id)
+        request = {
+            "asset_id": asset.id,
+            "repository_id": repository.id,
+            "full": full,
+            "keep_base": keep_base,
+            **await self._quiesce(system, quiesce, quiesce_seconds),
+        }
         target = f"{asset.reference} into {repository.name}"
         async with self._asking_for_backup:  # two would go on from the same base, which each of them deletes
             for operation in await self._catalog.operations.unended(asset.system_name):
@@ -305,8 +347,9 @@ class Asking:
     ) -> OperationRecord:
         repository = await self._catalog.repositories.get(backup.repository_id)
         request = {"repository_id": repository.id, "backup_id": backup.id, **request}
+        subject = _Subject.repository(repository)
         return await self._submit(
-            "recover", _Subject.repository(repository), f"{backup.reference} to {target}", request, by
+            "recover", subject, f"{backup.reference} to {target}", request, by, asset_id=backup.asset_id
         )
 
     async def check_repository(self, repository: RepositoryRecord, data: str, by: Requester) -> OperationRecord:
@@ -326,6 +369,23 @@ class Asking:
             await self._refuse_deleted(snapshot)
         return asset
 
+    async def _quiesce(self, system: SystemRecord, assets: Sequence[AssetRecord], seconds: int) -> dict[str, Any]:
+        """Return what a request says of the assets that are to be held. Raises what is in the way of that."""
+        if len({asset.id for asset in assets}) < len(assets):
+            raise InvalidInput("An asset that is to be quiesced is named twice")
+        for asset in assets:
+            asset.asset.require(Capability.QUIESCE)
+            if asset.gone_at is not None:
+                raise NotFound(f"{asset.reference} no longer exists on the system")
+            other = await self._catalog.systems.get(asset.system_id)
+            if other.queue != system.queue:
+                raise InvalidInput(
+                    f"{asset.reference} cannot be quiesced for this: its system {other.name!r} has the queue "
+                    f"{other.queue!r}, and {system.name!r} has {system.queue!r}",
+                    next_step="One worker must reach both: `snapkeep system set NAME --queue QUEUE`.",
+                )
+        return {"quiesce": [asset.id for asset in assets], "quiesce_seconds": seconds} if assets else {}
+
     async def _refuse_deleted(self, snapshot: SnapshotRecord) -> None:
         """Raise Busy while a delete of the snapshot is under way."""
         for operation in await self._catalog.operations.unended(snapshot.system_name):
@@ -337,33 +397,66 @@ class Asking:
                 )
 
     async def _known(self, by: Requester) -> OperationRecord | None:
-        """Return the operation that this requester has asked for already, under the same key."""
-        return await self._catalog.operations.known(by.operation_id) if by.operation_id else None
+        """Return the operation that this requester has asked for already, under the same key. Raises InvalidInput."""
+        known = await self._catalog.operations.known(by.operation_id) if by.operation_id else None
+        return _same(known, by) if known else None
 
     async def _on_asset(
-        self, kind: str, asset: AssetRecord, target: str, request: Mapping[str, Any], by: Requester
+        self,
+        kind: str,
+        asset: AssetRecord,
+        target: str,
+        request: Mapping[str, Any],
+        by: Requester,
+        *,
+        affects: str | None = None,
+        not_before: datetime | None = None,
     ) -> OperationRecord:
-        system = await self._catalog.systems.get(asset.system_id)
-        return await self._submit(kind, system, target, {"asset_id": asset.id, **request}, by)
+        system, full = await self._catalog.systems.get(asset.system_id), {"asset_id": asset.id, **request}
+        return await self._submit(kind, system, target, full, by, affects=affects, not_before=not_before)
 
     async def _submit(
-        self, kind: str, subject: SystemRecord | _Subject, target: str, request: dict[str, Any], by: Requester
+        self,
+        kind: str,
+        subject: SystemRecord | _Subject,
+        target: str,
+        request: dict[str, Any],
+        by: Requester,
+        *,
+        asset_id: str | None = None,
+        affects: str | None = None,
+        not_before: datetime | None = None,
     ) -> OperationRecord:
         """Record the intent, then hand it to the engine; a crash in between is mended by the dispatcher's sweep."""
+        if by.dry_run:
+            raise Planned(f"{kind} {target}", [affects or target])
         operation = await self._catalog.operations.add(
             operation_id=by.operation_id or self._clock.new_id(),
             kind=kind,
             system_id=subject.id,
             system_name=subject.name,
+            asset_id=asset_id or request.get("asset_id"),
             queue=subject.queue,
             target=target,
             request=request,
+            digest=by.digest,
             requester=by.name,
             exclusive=HANDLERS[kind].turn_key(request),
             now=self._clock.now(),
+            not_before=not_before,
         )
         self._dispatcher.dispatch(operation)
-        return operation
+        return _same(operation, by)
+
+
+def _same(operation: OperationRecord, by: Requester) -> OperationRecord:
+    """Return what was asked for under a key, if it was asked for in the same words. Raises InvalidInput."""
+    if by.digest is not None and operation.digest is not None and operation.digest != by.digest:
+        raise InvalidInput(
+            f"Another request came under this key before; it began the {operation.kind} {operation.id}",
+            next_step="Give every request a key of its own, and repeat a request as it was.",
+        )
+    return operation
 
 
 def owner_mark(system: SystemRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import structlog
 
@@ -48,6 +49,8 @@ class Dispatcher:
         await asyncio.gather(*self._under_way)
 
     async def _dispatch(self, operation: OperationRecord) -> None:
+        if operation.not_before is not None:  # the sweep looks whether it is due
+            return
         try:
             if operation.exclusive is None or operation.turn is not None:
                 await self._submit(operation, operation.generation)
@@ -57,9 +60,9 @@ class Dispatcher:
             reason = str(error) or type(error).__name__
             log.warning("the engine was not told; it is tried again", operation=operation.id, reason=reason)
 
-    async def next_turn(self, exclusive: str) -> None:
+    async def next_turn(self, exclusive: str, due: datetime | None = None) -> None:
         """Give the turn to the next operation that waits for it, if it is free."""
-        if found := await self._catalog.operations.take_turn(exclusive):
+        if found := await self._catalog.operations.take_turn(exclusive, due):
             await self._submit(found, found.generation)
 
     async def pass_turn(self, operation: OperationRecord) -> None:
@@ -72,8 +75,8 @@ class Dispatcher:
 
     async def sweep(self) -> None:
         """See that the engine works on every open operation: crashes and lost engines leave gaps."""
-        after = ""
-        while found := await self._catalog.operations.open(after=after):
+        after, due = "", await self._catalog.protections.time.now()
+        while found := await self._catalog.operations.open(due, after=after):
             after = found[-1].id
             ready = [item for item in found if item.exclusive is None or item.turn is not None]
             known = await self._engine.jobs([job_id(item.id, item.generation) for item in ready])
@@ -84,7 +87,7 @@ class Dispatcher:
                 elif has_ended:
                     await self._begin_anew(item)
             for exclusive in {item.exclusive for item in found if item.exclusive and not item.turn}:
-                await self.next_turn(exclusive)
+                await self.next_turn(exclusive, due)
 
     async def _begin_anew(self, item: OpenOperation) -> None:
         """The engine came to an end with it, the catalog did not: whatever happened, it is begun as another job."""

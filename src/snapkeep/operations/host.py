@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from snapkeep.model.exports import BackupHost
+from snapkeep.operations.references import References
 from snapkeep.repository.keyring import KeyRing
 
 
@@ -19,6 +20,8 @@ class Host:
     directory: Path
     readers: int = 16
     """Files that a backup reads at once."""
+    references: References = field(default_factory=References, repr=False, compare=False)
+    """How this machine gets secrets that are elsewhere."""
     keys: KeyRing = field(default_factory=KeyRing, repr=False, compare=False)
     """Of the repositories that this process has opened."""
 

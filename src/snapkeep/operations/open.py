@@ -60,7 +60,7 @@ async def open_operations(
 ) -> AsyncIterator[Opened]:
     """Run operations over a catalog; what an earlier process, or a dead worker, left unfinished goes on."""
     clock = clock or Clock()
-    connections = Connections(catalog.systems, clock)
+    connections = Connections(catalog.systems, clock, settings.host.references)
     engine = Engine(settings.worker)
     dispatcher = Dispatcher(catalog, engine, clock)
     operations = Operations(catalog, connections, dispatcher, clock, settings.worker.takeover_seconds)

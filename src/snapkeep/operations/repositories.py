@@ -80,7 +80,7 @@ def share_path(backup: BackupRecord) -> str:
 
 async def access(catalog: Catalog, record: RepositoryRecord, host: Host) -> Access:
     """Return the way into a repository."""
-    secrets = await catalog.repositories.secrets(record.id)
+    secrets = await host.references.resolve(await catalog.repositories.secrets(record.id))
     return Access(record, host, lambda: dict(secrets))
 
 

@@ -11,3 +11,18 @@ class Requester:
 
     name: str
     operation_id: str | None = None
+    digest: bytes | None = None
+    """Of what is asked under this id: another question under it is refused."""
+    dry_run: bool = False
+    """Everything is checked, nothing is begun: `Planned` is raised in place of that."""
+    is_operation: bool = False
+    """An operation asks, for a part of itself."""
+
+
+class Planned(Exception):
+    """What would be done, was it no dry run."""
+
+    def __init__(self, would: str, affected: list[str]) -> None:
+        super().__init__(would)
+        self.would = would
+        self.affected = affected

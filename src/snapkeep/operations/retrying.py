@@ -11,6 +11,7 @@ from snapkeep.model.errors import InvalidInput
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.model.snapshots import is_owned_name
 from snapkeep.operations.asking import Asking, owner_mark
+from snapkeep.operations.kinds.quiesce import asked_for
 from snapkeep.operations.requester import Requester
 
 
@@ -30,7 +31,8 @@ async def ask_again(operations: Asking, catalog: Catalog, operation: OperationRe
         case "create":
             asset = await inventory.asset(request["asset_id"])
             ours = is_owned_name(owner_mark(await catalog.systems.get(operation.system_id)), request["name"])
-            return await operations.create(asset, None if ours else request["name"], by)
+            how = await asked_for(catalog, request)
+            return await operations.create(asset, None if ours else request["name"], by, **how)
         case "delete":
             return await operations.delete(await snapshot(), by)
         case "restore":
@@ -49,8 +51,8 @@ async def ask_again(operations: Asking, catalog: Catalog, operation: OperationRe
         case "compare":
             base = await snapshot("base_id") if request["base_id"] else None
             asset = await inventory.asset(request["asset_id"])
-            how = {"source": request["source"], "verify": request["verify"]}
-            return await operations.compare(asset, base, await snapshot("new_id"), by, **how)
+            source, verify = request["source"], request["verify"]
+            return await operations.compare(asset, base, await snapshot("new_id"), by, source=source, verify=verify)
     return await _move_again(operations, catalog, operation, by)
 
 
@@ -62,13 +64,14 @@ async def _move_again(
     match operation.kind:
         case "backup":
             asset = await catalog.inventory.asset(request["asset_id"])
-            return await operations.back_up(asset, repository, by, full=request["full"], keep_base=request["keep_base"])
+            how = {"full": request["full"], "keep_base": request["keep_base"], **await asked_for(catalog, request)}
+            return await operations.back_up(asset, repository, by, **how)
         case "recover":
             backup = await catalog.backups.get(request["backup_id"])
             if request["target"] is None:
                 return await operations.put_back(backup, request["paths"], request["confirmation"], by)
-            how = {"overwrite": request["overwrite"]}  # what it may have refused to replace is somebody's
-            return await operations.recover(backup, request["target"], request["paths"], by, **how)
+            overwrite = request["overwrite"]  # what it may have refused to replace is somebody's
+            return await operations.recover(backup, request["target"], request["paths"], by, overwrite=overwrite)
         case "check":
             return await operations.check_repository(repository, request["data"], by)
     raise InvalidInput(f"A {operation.kind} cannot be retried; ask for it anew")

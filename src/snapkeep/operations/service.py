@@ -105,6 +105,9 @@ class Operations(Asking):
             return f"begun; to go on, it waits for a worker that serves the queue {operation.queue!r}"
         if operation.state is not OperationState.QUEUED:
             return operation.phase
+        if operation.not_before and operation.not_before > await self._catalog.protections.time.now():
+            begin = operation.not_before.strftime("%Y-%m-%d %H:%M")
+            return f"cooling until {begin} UTC: many deletions were asked for within an hour"
         if operation.exclusive and not operation.turn:
             holder = await self._catalog.operations.holder(operation.exclusive)
             return f"queued behind {holder.kind} {holder.id}" if holder else operation.phase

@@ -18,9 +18,11 @@ from snapkeep.operations.engine import Engine
 from snapkeep.operations.membership import Membership
 from snapkeep.operations.renewal import Renewal
 from snapkeep.operations.service import Operations
+from snapkeep.operations.timekeeper import Timekeeper
 
 RENEW_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
+TIME_SECONDS = 5.0
 PURGE_SECONDS = 600.0
 RESCUE_SECONDS = 10.0
 JOBS_KEPT = timedelta(hours=1)
@@ -48,6 +50,7 @@ class Upkeep:
         self._operations = operations
         self._renewal = Renewal(catalog, operations)
         self._dispatcher = dispatcher
+        self._timekeeper = Timekeeper(catalog, clock)
         self._membership = membership
         self._clock = clock
         self._keep = keep_operations
@@ -61,6 +64,7 @@ class Upkeep:
             (self._membership.rescue, max(RESCUE_SECONDS, self._membership.pause)),
             (self._renewal.refresh_exports, RENEW_SECONDS),
             (self._dispatcher.sweep, SWEEP_SECONDS),
+            (self._timekeeper.keep_time, TIME_SECONDS),
             (self._purge, PURGE_SECONDS),
         )
         tasks = [asyncio.create_task(self._again_and_again(duty, pause, on_failure)) for duty, pause in duties]
@@ -106,4 +110,7 @@ class Upkeep:
         now = await self._catalog.database.now()
         await self._engine.purge(now - JOBS_KEPT)
         await self._catalog.operations.purge(now - self._keep)
+        await self._catalog.approvals.purge(now - self._keep)
+        await self._catalog.cooling.purge()
+        await self._catalog.answers.purge(now)
         await self._catalog.workers.forget(WORKERS_KEPT)

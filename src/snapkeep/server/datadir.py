@@ -68,10 +68,10 @@ class DataDir:
             file.write(token + "\n")
         return token
 
-    def write_address(self, url: str) -> None:
-        """Leave a note for the command line."""
+    def write_address(self, url: str, **trust: str) -> None:
+        """Leave a note for the command line: where the server is, and the file by which to know it."""
         temporary = self.address.with_suffix(".new")
-        temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+        temporary.write_text(json.dumps({"url": url, "pid": os.getpid(), **trust}) + "\n")
         temporary.replace(self.address)
 
 

@@ -8,14 +8,15 @@ import ipaddress
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from types import FrameType
 
 import structlog
 import uvicorn
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.catalog.secrets import load_key
+from snapkeep.catalog.key_sources import KeyFile, KeySource
+from snapkeep.identity.service import Identities
 from snapkeep.model.errors import Conflict, InvalidInput
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import Opened, open_operations
@@ -23,10 +24,17 @@ from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
 from snapkeep.server.datadir import DataDir, claim
+from snapkeep.server.events import Feed
+from snapkeep.server.headers import SecurityHeaders
 from snapkeep.server.health import Health
+from snapkeep.server.keys import watched_keys
 from snapkeep.server.metrics import CatalogMetrics
 from snapkeep.server.opening import leave_in_time, patiently
+from snapkeep.server.protocol import Protocol
+from snapkeep.server.rates import Rates
+from snapkeep.server.requests import MOST_HEAD, Requests
 from snapkeep.server.settings import ServerSettings
+from snapkeep.server.tls import ServerTls
 
 SHUTDOWN_SECONDS = 3
 """How long answers that are being sent may take at the end."""
@@ -45,23 +53,28 @@ def serve(settings: ServerSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises Busy, Conflict, InvalidInput or Unavailable when it cannot start or go on."""
     os.umask(0o077)  # catalog and engine are for the owner alone, also in a directory that others may enter
     logs.configure(settings.log_format, settings.log_level)
+    settings.protect_process()
     with claim(settings.data_dir) as directory, _listen(settings) as listener:
-        host, port = listener.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        tls = ServerTls(settings) if settings.tls else None
+        url = _url(listener, "https" if tls else "http")
         failed: list[Exception] = []
 
         @asynccontextmanager
         async def opened() -> AsyncIterator[Context]:
             try:
-                async with _opened(settings, directory, url, server, failed) as context:
+                async with _opened(settings, directory, url, server, failed, tls) as context:
                     yield context
             except Exception as error:
                 failed.append(error)  # uvicorn would only log it
                 raise
 
         config = uvicorn.Config(
-            create_app(directory.load_token(), opened),
+            SecurityHeaders(Requests(create_app(directory.load_token() if settings.local_token else None, opened))),
+            http=Protocol,
+            ws="none",
+            h11_max_incomplete_event_size=MOST_HEAD,
             lifespan="on",
+            ssl_context_factory=(lambda *_: tls.context) if tls else None,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -76,14 +89,19 @@ def serve(settings: ServerSettings) -> None:
 
 @asynccontextmanager
 async def _opened(
-    settings: ServerSettings, directory: DataDir, url: str, server: uvicorn.Server, failed: list[Exception]
+    settings: ServerSettings,
+    directory: DataDir,
+    url: str,
+    server: uvicorn.Server,
+    failed: list[Exception],
+    tls: ServerTls | None,
 ) -> AsyncIterator[Context]:
     """Open everything. When this process must end because of another one of its name, the reason goes to `failed`."""
     clock = Clock()
     sqlite = settings.catalog_url().startswith("sqlite")
     queues = settings.queues if settings.work else ()
-    is_new = not settings.key_file.exists()
-    key = load_key(settings.key_file)
+    keys = settings.keys()
+    new = keys if isinstance(keys, KeyFile) and not keys.path.exists() and keys.make() else None
 
     def must_end(error: Exception) -> None:
         failed.append(error)
@@ -94,13 +112,20 @@ async def _opened(
     async def opened() -> AsyncIterator[tuple[Catalog, Opened]]:
         operations = settings.operations(settings.name, queues, alone=sqlite)
         async with (
-            _catalog(settings, key, is_new) as catalog,
+            _catalog(settings, keys, new) as catalog,
             open_operations(catalog, operations, clock=clock, on_failure=must_end) as opened,
+            watched_keys(catalog, settings.name, seals=True),
         ):
             yield catalog, opened
 
-    async with patiently(opened, settings, clock) as (catalog, parts):
-        directory.write_address(url)
+    def tell_address() -> None:
+        directory.write_address(url, **(tls.trust if tls else {}))
+
+    async with (
+        patiently(opened, settings, clock) as (catalog, parts),
+        tls.watched(tell_address) if tls else nullcontext(),
+    ):
+        tell_address()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
         yield Context(
@@ -116,20 +141,33 @@ async def _opened(
                 takeover_seconds=settings.takeover_seconds,
             ),
             CatalogMetrics(catalog),
+            Identities(catalog, clock),
+            Rates(settings.requests_per_second, settings.requests_burst, clock.monotonic),
+            Feed(catalog, parts.operations, clock, lambda: server.should_exit),
+            await catalog.derived_key("idempotency"),
         )
 
 
 @asynccontextmanager
-async def _catalog(settings: ServerSettings, key: bytes, is_new: bool) -> AsyncIterator[Catalog]:
+async def _catalog(settings: ServerSettings, keys: KeySource, new: KeyFile | None) -> AsyncIterator[Catalog]:
     """Open the catalog. A new key, made for a catalog that has another one, is not left behind."""
     async with AsyncExitStack() as stack:
         try:
-            catalog = await stack.enter_async_context(open_catalog(settings.catalog_url(), key))
+            catalog = await stack.enter_async_context(open_catalog(settings.catalog_url(), keys))
         except InvalidInput:
-            if is_new:
-                settings.key_file.unlink()
+            if new is not None:
+                new.path.unlink()
             raise
         yield catalog
+
+
+def _url(listener: socket.socket, scheme: str) -> str:
+    """Return where this machine itself reaches the server."""
+    host, port = listener.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
@@ -138,10 +176,14 @@ def _listen(settings: ServerSettings) -> socket.socket:
         address = ipaddress.ip_address(settings.host)
     except ValueError:
         address = None
-    if settings.host != "localhost" and not (address and address.is_loopback):
+    if settings.host != "localhost" and address is None:
         raise InvalidInput(
-            f"The server listens on loopback only, not on {settings.host!r}: it has no TLS of its own",
-            next_step="Use 127.0.0.1 or ::1, and a reverse proxy with TLS where others must reach it.",
+            f"{settings.host!r} is no address to listen on", next_step="Give an IPv4 or IPv6 address of this machine."
+        )
+    if not settings.tls and address is not None and not address.is_loopback:
+        raise InvalidInput(
+            f"Without TLS the server listens on loopback only, not on {settings.host!r}",
+            next_step="Leave TLS on, or use 127.0.0.1 or ::1 and a reverse proxy with TLS.",
         )
     family = socket.AF_INET6 if address and address.version == 6 else socket.AF_INET
     # Named as TCP: only then does asyncio switch Nagle's algorithm off on its connections.

@@ -6,21 +6,31 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, status
+from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
+from pydantic import SecretStr
 
 from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node
 from snapkeep.backup.reader import RecoveryPoint
-from snapkeep.catalog.records import BackupRecord, ChainRecord
+from snapkeep.catalog.backups import BACKUP_ORDERS
+from snapkeep.catalog.records import AssetRecord, BackupRecord, ChainRecord, RepositoryRecord
+from snapkeep.catalog.repositories import REPOSITORY_ORDERS
+from snapkeep.model.access import Action, Visible
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, SnapkeepError
+from snapkeep.model.references import Reference
 from snapkeep.operations.kinds.recover import below_share
 from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, make_or_open
-from snapkeep.operations.requester import Requester
-from snapkeep.server.context import Caller, Context, Parts
+from snapkeep.operations.requester import Planned, Requester
+from snapkeep.server.access import Allowed, allow, listed, on_asset, on_backup, on_repository
+from snapkeep.server.conditional import Expected, Known, tag_of
+from snapkeep.server.context import Context, Parts
+from snapkeep.server.lists import Name, Part, Since, Until, Wanted, wanted
+from snapkeep.server.once import Single
 from snapkeep.server.parameters import raw_parameter
+from snapkeep.server.requester import WOULD, Asker, Cautious
 from snapkeep.server.schemas import OperationOut, Page
 from snapkeep.server.schemas_backups import (
     BackupIn,
@@ -30,36 +40,60 @@ from snapkeep.server.schemas_backups import (
     RecoverIn,
     RepositoryIn,
     RepositoryOut,
+    SecretReference,
 )
 
 router = APIRouter(tags=["backups"])
 
 NDJSON = "application/x-ndjson"
+LINES: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {}}, "description": "One EntryOut a line."}}
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/octet-stream": {}}, "description": "The bytes of the file."}
+}
 _TOGETHER = 500
+
+Content = Annotated[BackupRecord, on_backup(Action.BACKUP_CONTENT)]
 
 
 # -- repositories ------------------------------------------------------------------------------------------------------
-@router.get("/repositories")
-async def list_repositories(parts: Parts) -> Page[RepositoryOut]:
+@router.get("/repositories", response_model=Page[RepositoryOut])
+async def list_repositories(
+    parts: Parts,
+    visible: Annotated[Visible, listed(Action.REPOSITORY_READ)],
+    page: Annotated[Wanted, wanted(RepositoryOut, REPOSITORY_ORDERS)],
+    q: Part = "",
+    queue: Annotated[str | None, Query(max_length=63, description="Only those of this queue.")] = None,
+) -> Response:
     """List the repositories."""
-    return Page(data=[RepositoryOut.of(item) for item in await parts.catalog.repositories.find()])
+    found = await parts.catalog.repositories.find(visible, part=q, queue=queue, paging=page.paging)
+    return page.answer([RepositoryOut.of(item) for item in found], found)
 
 
-@router.post("/repositories", status_code=status.HTTP_201_CREATED)
-async def add_repository(body: RepositoryIn, parts: Parts) -> RepositoryOut:
+@router.post(
+    "/repositories",
+    status_code=status.HTTP_201_CREATED,
+    dependencies=[allow(Action.REPOSITORY_ADD)],
+    response_model=RepositoryOut,
+)
+async def add_repository(body: RepositoryIn, parts: Parts, once: Single) -> RepositoryOut | Response:
     """Make a repository in restic's format, or take one that is there. The server must reach it, too."""
-    secrets = {name: value.get_secret_value() for name, value in body.secrets.items()}
+    return await once.answer(lambda: _added(body, parts))
+
+
+async def _added(body: RepositoryIn, parts: Context) -> RepositoryOut:
+    secrets = {name: _given(value) for name, value in body.secrets.items()}
     if PASSWORD in secrets and not body.location.startswith("sftp:"):
         raise InvalidInput("The repository's password is no secret of its place: give it as password")
     place = {PLACE_PASSWORD if name == PASSWORD else name: value for name, value in secrets.items()}
-    place[PASSWORD] = body.password.get_secret_value()
+    place[PASSWORD] = _given(body.password)
     for known in await parts.catalog.repositories.find():
         if body.name == known.name or body.location == known.location:  # before anything is made there
             raise Conflict(
                 f"There is a repository {known.name!r} at {known.location} already",
                 next_step="See `snapkeep repository list`; choose another name or location.",
             )
-    restic_id = await asyncio.to_thread(make_or_open, body.location, place, create=body.create)
+    resolved = await parts.host.references.resolve(place)
+    restic_id = await asyncio.to_thread(make_or_open, body.location, resolved, create=body.create)
     for known in await parts.catalog.repositories.find():
         if restic_id == known.restic_id:  # a location can be written in several ways
             raise Conflict(
@@ -78,29 +112,44 @@ async def add_repository(body: RepositoryIn, parts: Parts) -> RepositoryOut:
     return RepositoryOut.of(record)
 
 
-@router.get("/repositories/{name}")
-async def show_repository(name: str, parts: Parts) -> RepositoryOut:
+def _given(secret: SecretStr | SecretReference) -> Any:
+    """Return a secret, or the reference to one, as it is stored. Raises InvalidInput."""
+    if isinstance(secret, SecretReference):
+        return Reference.parse(secret.reference).json
+    return secret.get_secret_value()
+
+
+@router.get("/repositories/{name}", response_model=RepositoryOut)
+async def show_repository(
+    record: Annotated[RepositoryRecord, on_repository(Action.REPOSITORY_READ)], known: Known
+) -> Response:
     """Show one repository."""
-    return RepositoryOut.of(await parts.catalog.repositories.get(name))
+    shown = RepositoryOut.of(record)
+    return known.answer(shown, tag_of(shown))
 
 
-@router.delete("/repositories/{name}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/repositories/{name}", status_code=status.HTTP_204_NO_CONTENT, responses=WOULD)
 async def remove_repository(
-    name: str,
+    expected: Expected,
+    record: Annotated[RepositoryRecord, on_repository(Action.REPOSITORY_REMOVE)],
     parts: Parts,
-    caller: Caller,
+    caller: Cautious,
     force: bool = Query(default=False, description="Forget it although recovery points are known in it."),
 ) -> None:
     """Forget a repository. What lies in it is not touched."""
-    record = await parts.catalog.repositories.get(name)
+    expected.require(tag_of(RepositoryOut.of(record)))
     left = await parts.catalog.repositories.dependents(record.id)
     if left["operations under way"] or (left["recovery points"] and not force):
         listed = ", ".join(f"{count} {what}" for what, count in left.items() if count)
         raise Busy(
-            f"In {name!r} there are still {listed}",
+            f"In {record.name!r} there are still {listed}",
             next_step="Wait for the operations to end, or cancel them; forget the recovery points, or use --force.",
             left=left,
         )
+    await parts.catalog.protections.require_none_of(repository_id=record.id)
+    if caller.dry_run:
+        affected = [f"{count} {what}" for what, count in left.items() if count]
+        raise Planned(f"forget the repository {record.name}", [record.name, *affected])
     chains = await parts.catalog.backups.chains_of(record.id)
     await parts.catalog.repositories.remove(record.id)
     for chain in chains:
@@ -108,53 +157,79 @@ async def remove_repository(
 
 
 @router.post("/repositories/{name}/check", status_code=status.HTTP_202_ACCEPTED)
-async def check_repository(name: str, body: CheckIn, parts: Parts, caller: Caller) -> OperationOut:
+async def check_repository(
+    record: Annotated[RepositoryRecord, on_repository(Action.REPOSITORY_CHECK)],
+    body: CheckIn,
+    parts: Parts,
+    caller: Asker,
+) -> OperationOut:
     """Check a repository: that all it refers to is there, and that the data are what was written."""
-    record = await parts.catalog.repositories.get(name)
     return OperationOut.of(await parts.operations.check_repository(record, body.data, caller))
 
 
 # -- recovery points ---------------------------------------------------------------------------------------------------
 @router.post("/assets/{asset_id}/backups", status_code=status.HTTP_202_ACCEPTED)
-async def back_up(asset_id: str, body: BackupIn, parts: Parts, caller: Caller) -> OperationOut:
+async def back_up(
+    asset: Annotated[AssetRecord, on_asset(Action.BACKUP_CREATE)],
+    body: BackupIn,
+    parts: Parts,
+    access: Allowed,
+    caller: Asker,
+) -> OperationOut:
     """Back up an asset: the first time all of it, then what has changed."""
-    asset = await parts.catalog.inventory.asset(asset_id)
-    repository = await parts.catalog.repositories.get(body.repository)
-    operation = await parts.operations.back_up(asset, repository, caller, full=body.full, keep_base=body.keep_base)
+    repository = await access.repository(body.repository, Action.REPOSITORY_USE)
+    operation = await parts.operations.back_up(
+        asset,
+        repository,
+        caller,
+        full=body.full,
+        keep_base=body.keep_base,
+        quiesce=await access.quiesced(body.quiesce),
+        quiesce_seconds=body.quiesce_seconds,
+    )
     return OperationOut.of(operation)
 
 
-@router.get("/backups")
+@router.get("/backups", response_model=Page[BackupOut])
 async def list_backups(
     parts: Parts,
-    asset_id: str | None = None,
-    repository: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most entries of one page.")] = 1000,
-    after: Annotated[str, Query(max_length=36, description="Cursor: `next` of the page before.")] = "",
-) -> Page[BackupOut]:
-    """List recovery points, the newest first."""
-    backups = parts.catalog.backups
-    held = await parts.catalog.repositories.get(repository) if repository else None
-    last = await backups.get(after) if after else None
-    found = await backups.find(asset_id=asset_id, repository_id=held.id if held else None, limit=limit, after=last)
-    return Page(data=[BackupOut.of(item) for item in found], next=found[-1].id if len(found) == limit else None)
+    access: Allowed,
+    visible: Annotated[Visible, listed(Action.BACKUP_READ)],
+    page: Annotated[Wanted, wanted(BackupOut, BACKUP_ORDERS)],
+    system: Name = None,
+    asset_id: Name = None,
+    repository: Name = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response:
+    """List recovery points; `since` and `until` go by when they were made."""
+    held = await access.repository(repository, Action.REPOSITORY_READ) if repository is not None else None
+    found = await parts.catalog.backups.find(
+        system=system,
+        asset_id=asset_id,
+        repository_id=held.id if held else None,
+        since=since,
+        until=until,
+        paging=page.paging,
+        visible=visible,
+    )
+    return page.answer([BackupOut.of(item) for item in found], found)
 
 
 @router.get("/backups/{backup_id}")
-async def show_backup(backup_id: str, parts: Parts) -> BackupOut:
+async def show_backup(backup: Annotated[BackupRecord, on_backup(Action.BACKUP_READ)]) -> BackupOut:
     """Show one recovery point; the beginning of its id, or of restic's, is enough when it is unique."""
-    return BackupOut.of(await parts.catalog.backups.get(backup_id))
+    return BackupOut.of(backup)
 
 
-@router.delete("/backups/{backup_id}", status_code=status.HTTP_204_NO_CONTENT)
+@router.delete("/backups/{backup_id}", status_code=status.HTTP_204_NO_CONTENT, responses=WOULD)
 async def forget_backup(
-    backup_id: str,
+    backup: Annotated[BackupRecord, on_backup(Action.BACKUP_FORGET)],
     parts: Parts,
-    caller: Caller,
+    caller: Cautious,
     force: bool = Query(default=False, description="Also the one from which the next incremental backup starts."),
 ) -> None:
     """Forget a recovery point, here and in the repository; `restic prune` gives its space back."""
-    backup = await parts.catalog.backups.get(backup_id)
     chain = await parts.catalog.backups.chain(backup.asset_id, backup.repository_id)
     if chain is not None and chain.backup_id == backup.id and not force:
         raise Busy(
@@ -162,12 +237,23 @@ async def forget_backup(
             next_step="Back up again first; or use --force: the next backup then reads everything again.",
         )
     way = await access(parts.catalog, await parts.catalog.repositories.get(backup.repository_id), parts.host)
+    if caller.dry_run:
+        await parts.catalog.protections.require_free(backup)
+        raise Planned(f"forget the recovery point {backup.id}", [backup.reference])
+    deletion = parts.clock.new_id()
+    await parts.catalog.protections.require_free(backup)
+    await parts.catalog.cooling.require_room(backup, deletion, by=caller.name)
+    await parts.catalog.protections.begin_deletion(backup, deletion, by=caller.name)
 
     def forget() -> None:
         with way.open() as repository, repository.locked(exclusive=True):
             repository.forget(backup.restic_id)
 
-    await asyncio.to_thread(forget)
+    try:
+        await asyncio.to_thread(forget)
+    except SnapkeepError:
+        await parts.catalog.protections.end_deletion(deletion)
+        raise
     await parts.catalog.backups.remove(backup.id)
     if chain is not None and chain.backup_id == backup.id:
         await _let_go(parts, chain, caller)
@@ -181,10 +267,16 @@ async def _let_go(parts: Context, chain: ChainRecord, caller: Requester) -> None
             await parts.operations.delete(snapshot, Requester(caller.name))
 
 
-@router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED)
-async def restore_backup(backup_id: str, body: RecoverIn, parts: Parts, caller: Caller) -> OperationOut:
+@router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED, responses=WOULD)
+async def restore_backup(
+    backup: Annotated[BackupRecord, on_backup(Action.BACKUP_RESTORE, Action.BACKUP_PUT_BACK)],
+    body: RecoverIn,
+    parts: Parts,
+    access: Allowed,
+    caller: Cautious,
+) -> OperationOut:
     """Restore all of a recovery point, or some paths: to a directory of the backup host, or back to the asset."""
-    backup = await parts.catalog.backups.get(backup_id)
+    await access.require_on(Action.BACKUP_PUT_BACK if body.target is None else Action.BACKUP_RESTORE, backup)
     if body.target is None:
         operation = await parts.operations.put_back(backup, body.paths, body.confirmation or "", caller)
     else:
@@ -193,15 +285,14 @@ async def restore_backup(backup_id: str, body: RecoverIn, parts: Parts, caller: 
 
 
 # -- what is in them ---------------------------------------------------------------------------------------------------
-@router.get("/backups/{backup_id}/entries")
+@router.get("/backups/{backup_id}/entries", response_class=StreamingResponse, responses=LINES)
 async def list_entries(
-    backup_id: str,
+    backup: Content,
     request: Request,
     parts: Parts,
     path: Annotated[str, Query(description="A directory below the asset, percent-encoded bytes.")] = "",
 ) -> StreamingResponse:
     """List a directory of a recovery point, as NDJSON of entries."""
-    backup = await parts.catalog.backups.get(backup_id)
     below = raw_parameter(request, "path") if path else b""
     top = below_share(backup, below)
 
@@ -212,16 +303,15 @@ async def list_entries(
     return StreamingResponse(await _ndjson(parts, backup, entries), media_type=NDJSON)
 
 
-@router.get("/backups/{backup_id}/find")
+@router.get("/backups/{backup_id}/find", response_class=StreamingResponse, responses=LINES)
 async def find_entries(
-    backup_id: str,
+    backup: Content,
     request: Request,
     parts: Parts,
     pattern: Annotated[str, Query(min_length=1, description="A name such as *.txt; with a slash, a path.")],  # noqa: ARG001 - read as bytes
     path: Annotated[str, Query(description="Only below this directory.")] = "",
 ) -> StreamingResponse:
     """Search a recovery point by name, as NDJSON of entries."""
-    backup = await parts.catalog.backups.get(backup_id)
     top = below_share(backup, raw_parameter(request, "path") if path else b"")
     wanted = raw_parameter(request, "pattern")
     share = len(below_share(backup, b""))
@@ -235,15 +325,14 @@ async def find_entries(
     return StreamingResponse(await _ndjson(parts, backup, entries), media_type=NDJSON)
 
 
-@router.get("/backups/{backup_id}/content")
+@router.get("/backups/{backup_id}/content", response_class=StreamingResponse, responses=BYTES)
 async def read_content(
-    backup_id: str,
+    backup: Content,
     request: Request,
     parts: Parts,
     path: Annotated[str, Query(min_length=1, description="A file below the asset, as bytes.")],  # noqa: ARG001
 ) -> StreamingResponse:
     """Return the content of one file."""
-    backup = await parts.catalog.backups.get(backup_id)
     top = below_share(backup, raw_parameter(request, "path"))
 
     def pieces(point: RecoveryPoint) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from snapkeep.catalog.records import (
     AssetRecord,
@@ -18,6 +18,7 @@ from snapkeep.catalog.records import (
 )
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Finding
+from snapkeep.operations.asking import QUIESCE_SECONDS
 from snapkeep.plugin.plugin import Plugin
 
 T = TypeVar("T")
@@ -27,6 +28,17 @@ class In(BaseModel):
     """What is asked for; unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take no text for a number, and neither for true or false: the description says that there is none."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if kind in {bool, bool | None} and not isinstance(value, bool | None):
+            raise ValueError("true or false is expected")
+        if kind in {int, int | None, float, float | None} and isinstance(value, bool | str):
+            raise ValueError("a number is expected")
+        return value
 
 
 class Out(BaseModel):
@@ -44,6 +56,13 @@ class Page(Out, Generic[T]):
 
 # -- requests ----------------------------------------------------------------------------------------------------------
 SystemName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+
+
+QuiesceIds = Annotated[
+    list[str],
+    Field(max_length=16, description="Assets of any system that are held at a consistent point for it, in this order."),
+]
+QuiesceSeconds = Annotated[int, Field(ge=1, le=600, description="How long they are held at the longest, in seconds.")]
 
 
 class SystemIn(In):
@@ -68,12 +87,20 @@ class ReconcileIn(In):
     apply: bool = Field(default=False, description="Mend what is found; otherwise nothing is changed.")
 
 
+class LabelsIn(In):
+    """All the labels that a system or an asset shall have."""
+
+    labels: dict[str, str]
+
+
 class SnapshotIn(In):
     """A snapshot to be taken."""
 
     name: str | None = Field(
         default=None, min_length=1, max_length=255, description="Default: a unique name that carries our mark."
     )
+    quiesce: QuiesceIds = []
+    quiesce_seconds: QuiesceSeconds = QUIESCE_SECONDS
 
 
 class RestoreIn(In):
@@ -116,6 +143,19 @@ class ChangeListIn(In):
     )
 
 
+class WouldOut(Out):
+    """What a dry run has found: nothing stands against it, and nothing was done."""
+
+    would: str
+    affected: list[str] = Field(description="What it would be done to.")
+
+
+class LabelsOut(Out):
+    """The labels of a system or an asset."""
+
+    labels: dict[str, str]
+
+
 class Problem(Out):
     """An error: `application/problem+json` (RFC 9457)."""
 
@@ -129,6 +169,7 @@ class Problem(Out):
     vendor_code: str | None = Field(description="The system's own code.")
     vendor_message: str | None = Field(description="The system's own reason.")
     details: dict[str, Any]
+    request_id: str | None = Field(description="Names this request in the log; also the header `X-Request-Id`.")
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -167,9 +208,10 @@ class SystemOut(Out):
     queue: str
     created_at: datetime
     discovered_at: datetime | None
+    labels: dict[str, str]
 
     @classmethod
-    def of(cls, record: SystemRecord) -> SystemOut:
+    def of(cls, record: SystemRecord, labels: dict[str, str]) -> SystemOut:
         """Map the record."""
         return cls(
             id=record.id,
@@ -179,6 +221,7 @@ class SystemOut(Out):
             queue=record.queue,
             created_at=record.created_at,
             discovered_at=record.discovered_at,
+            labels=labels,
         )
 
 
@@ -216,9 +259,10 @@ class AssetOut(Out):
     snapshots: int
     vendor_id: str
     gone_at: datetime | None
+    labels: dict[str, str]
 
     @classmethod
-    def of(cls, record: AssetRecord) -> AssetOut:
+    def of(cls, record: AssetRecord, labels: dict[str, str]) -> AssetOut:
         """Map the record."""
         asset = record.asset
         return cls(
@@ -234,6 +278,7 @@ class AssetOut(Out):
             snapshots=record.snapshots or 0,
             vendor_id=asset.id,
             gone_at=record.gone_at,
+            labels=labels,
         )
 
 
@@ -251,6 +296,9 @@ class SnapshotOut(Out):
     created_at: datetime | None
     size_bytes: int | None
     reclaimable_bytes: int | None
+    consistency: str | None = Field(description="`crash` or `application`; null where it is not known.")
+    quiesced: list[str] = Field(description="Assets that were to be held for it: `system/asset`.")
+    consistency_reason: str | None = Field(description="Why it is only crash-consistent although some were to be held.")
     vendor_id: str
     gone_at: datetime | None
 
@@ -270,6 +318,9 @@ class SnapshotOut(Out):
             created_at=snapshot.created_at,
             size_bytes=snapshot.size_bytes,
             reclaimable_bytes=snapshot.reclaimable_bytes,
+            consistency=record.consistency,
+            quiesced=list(record.quiesced),
+            consistency_reason=record.consistency_reason,
             vendor_id=snapshot.id,
             gone_at=record.gone_at,
         )
@@ -329,6 +380,7 @@ class OperationOut(Out):
     """An operation. `progress` is 0 to 1, null when unknown; `items` counts what was handled so far.
 
     `items_per_second` is their rate since the begin; `attempt` counts the steps begun: two where all goes well.
+    `not_before`: when it begins, of a deletion that is one of many and cools.
     """
 
     id: str
@@ -348,6 +400,7 @@ class OperationOut(Out):
     attempt: int
     result: dict[str, Any] | None
     error: dict[str, Any] | None
+    not_before: datetime | None
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
@@ -373,6 +426,7 @@ class OperationOut(Out):
             attempt=record.attempt,
             result=record.result,
             error=record.error,
+            not_before=record.not_before,
             created_at=record.created_at,
             started_at=record.started_at,
             ended_at=record.ended_at,

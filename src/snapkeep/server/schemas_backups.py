@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
 from snapkeep.catalog.records import BackupRecord, RepositoryRecord
-from snapkeep.server.schemas import In, Out, SystemName
+from snapkeep.operations.asking import QUIESCE_SECONDS
+from snapkeep.server.schemas import In, Out, QuiesceIds, QuiesceSeconds, SystemName
+
+
+class SecretReference(In):
+    """Where a secret is, instead of the secret."""
+
+    reference: str = Field(description="`file:NAME`, `env:SNAPKEEP_SECRET_NAME` or `vault:MOUNT/PATH#FIELD`.")
 
 
 class RepositoryIn(In):
@@ -20,8 +27,10 @@ class RepositoryIn(In):
         max_length=4096,
         description="Where it is: /path, s3:https://host/bucket/prefix or sftp:user@host:/path.",
     )
-    password: SecretStr = Field(min_length=1, description="Opens the repository; without it nothing can be restored.")
-    secrets: dict[str, SecretStr] = Field(
+    password: Annotated[SecretStr, Field(min_length=1)] | SecretReference = Field(
+        description="Opens the repository; without it nothing can be restored."
+    )
+    secrets: dict[str, SecretStr | SecretReference] = Field(
         default={}, description="What the place asks for, such as access_key and secret_key of S3."
     )
     create: bool = Field(default=True, description="Make it; otherwise one is taken that is there, made by any restic.")
@@ -36,6 +45,8 @@ class BackupIn(In):
     repository: str = Field(description="Name of the repository.")
     full: bool = Field(default=False, description="Walk everything, whatever the system says has changed.")
     keep_base: bool = Field(default=False, description="Do not delete the snapshot that the backup before was made of.")
+    quiesce: QuiesceIds = []
+    quiesce_seconds: QuiesceSeconds = QUIESCE_SECONDS
 
 
 class RecoverIn(In):

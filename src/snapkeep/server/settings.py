@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
+import shlex
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from snapkeep import addresses
 from snapkeep.catalog.database import parse_url, sqlite_url
+from snapkeep.catalog.key_sources import FixedKeys, KeyCommand, KeyFile, KeySource, parse_keys
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.engine import WorkerSettings, engine_url
 from snapkeep.operations.host import Host
 from snapkeep.operations.open import OperationsSettings
+from snapkeep.operations.references import References
 from snapkeep.operations.run import Limits
+from snapkeep.operations.vault import REQUEST_SECONDS, RETRY_SECONDS, VaultSettings
+from snapkeep.plugin.settings import HttpsSettings
 from snapkeep.server.datadir import DataDir, default_data_dir
+from snapkeep.server.hygiene import forbid_dumps
 
 NAME = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
 """What a worker, a queue or a system may be called."""
+_KEY_SETTINGS = ("secret_key_file", "secret_key", "secret_key_command")
+_FORGOTTEN = frozenset({"SNAPKEEP_SECRET_KEY", "SNAPKEEP_VAULT_TOKEN"})
+"""Environment variables that only the settings read."""
 
 
 class ProcessSettings(BaseSettings):
@@ -42,7 +55,45 @@ class ProcessSettings(BaseSettings):
         default=30, ge=0, description="How long to wait at the start for a database that cannot be reached, in seconds."
     )
     secret_key_file: Path | None = Field(
-        default=None, description="File of the secret key. Default: secret.key in the data directory."
+        default=None, description="File of the secret keys. Default: secret.key in the data directory."
+    )
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="The secret key itself (base64; several are parted by spaces, the first one seals), instead of a "
+        "file. The process takes it out of its environment.",
+    )
+    secret_key_command: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Command that prints the secret keys, instead of a file; run without a shell, for at most 30 "
+        "seconds, at the start and every minute.",
+    )
+    secret_directory: Path | None = Field(
+        default=None,
+        description="Directory below which references such as file:NAME may name files. Default: secrets in the data "
+        "directory.",
+    )
+    vault_address: str | None = Field(
+        default=None, description="Vault for references such as vault:MOUNT/PATH#FIELD, as https://host:8200."
+    )
+    vault_namespace: str | None = Field(default=None, min_length=1, description="Namespace in Vault.")
+    vault_ca_file: Path | None = Field(
+        default=None, description="PEM file with the authority of Vault's certificate, instead of the machine's own."
+    )
+    vault_token_file: Path | None = Field(
+        default=None, description="File with the token for Vault; read again each time, so that an agent may renew it."
+    )
+    vault_token: SecretStr | None = Field(
+        default=None, description="The token itself. The process takes it out of its environment."
+    )
+    vault_role_id: str | None = Field(
+        default=None, min_length=1, description="Role id, to log in to Vault by AppRole instead of a token."
+    )
+    vault_secret_id_file: Path | None = Field(default=None, description="File with the secret id of AppRole.")
+    allowed_addresses: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses or networks, separated by commas, to which systems and repositories may lead although "
+        "they are link-local, multicast or of a cloud's metadata service.",
     )
     queues: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("default",), description="Queues whose operations are run here, separated by commas."
@@ -88,7 +139,14 @@ class ProcessSettings(BaseSettings):
         default=90, gt=0, description="How long ended operations are kept to be read, in days."
     )
 
-    @field_validator("queues", mode="before")
+    @field_validator("allowed_addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ipaddress.ip_network(text)
+        return value
+
+    @field_validator("queues", "allowed_addresses", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -106,18 +164,73 @@ class ProcessSettings(BaseSettings):
         try:
             return cls(**{key: value for key, value in given.items() if value is not None})
         except ValidationError as error:
-            wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors(include_input=False))
+            wrong = "; ".join(
+                ": ".join([*map(str, item["loc"][:1]), item["msg"]]) for item in error.errors(include_input=False)
+            )
             raise InvalidInput(f"The settings are not valid: {wrong}") from None
+        finally:
+            for name in [name for name in os.environ if name.upper() in _FORGOTTEN]:
+                del os.environ[name]  # programs that we start need not know them
+
+    def protect_process(self) -> None:
+        """Set what holds for the whole process: no dumps of its memory, and whom it may speak to."""
+        forbid_dumps()
+        addresses.allow(ipaddress.ip_network(text) for text in self.allowed_addresses)
 
     @property
     def directory(self) -> DataDir:
         """The data directory."""
         return DataDir(self.data_dir)
 
-    @property
-    def key_file(self) -> Path:
-        """Where the secret key is."""
-        return self.secret_key_file or self.directory.key
+    def keys(self) -> KeySource:
+        """Return where the secret keys are. Raises InvalidInput when more than one place is named."""
+        given = [name for name in _KEY_SETTINGS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise InvalidInput(
+                f"The secret key is given in several ways: {', '.join(f'SNAPKEEP_{name.upper()}' for name in given)}",
+                next_step="Leave one of them.",
+            )
+        if self.secret_key is not None:
+            return FixedKeys(
+                parse_keys(self.secret_key.get_secret_value(), "SNAPKEEP_SECRET_KEY"), "SNAPKEEP_SECRET_KEY"
+            )
+        if self.secret_key_command is not None:
+            try:
+                return KeyCommand(tuple(shlex.split(self.secret_key_command)))
+            except ValueError as error:
+                raise InvalidInput(f"SNAPKEEP_SECRET_KEY_COMMAND is no command: {error}") from None
+        return KeyFile(self.secret_key_file or self.directory.key)
+
+    def references(self) -> References:
+        """Return what references to secrets may name. Raises InvalidInput."""
+        return References(directory=self.secret_directory or self.data_dir / "secrets", vault=self._vault())
+
+    def _vault(self) -> VaultSettings | None:
+        if self.vault_address is None:
+            return None
+        try:
+            parts = urlsplit(self.vault_address)
+            host, port = parts.hostname, parts.port or 8200
+        except ValueError:
+            parts, host, port = urlsplit(""), None, 0
+        if parts.scheme not in {"http", "https"} or not host or parts.path.strip("/") or parts.query or parts.username:
+            raise InvalidInput("SNAPKEEP_VAULT_ADDRESS is no address", next_step="Write it as https://host:8200.")
+        connection = {
+            "host": host,
+            "port": port,
+            "plain_http": parts.scheme == "http",
+            "ca_file": self.vault_ca_file,
+            "request_seconds": REQUEST_SECONDS,
+            "retry_seconds": RETRY_SECONDS,
+        }
+        return VaultSettings(
+            connection=HttpsSettings.parse({name: value for name, value in connection.items() if value is not None}),
+            namespace=self.vault_namespace,
+            token=self.vault_token.get_secret_value() if self.vault_token else None,
+            token_file=self.vault_token_file,
+            role_id=self.vault_role_id,
+            secret_id_file=self.vault_secret_id_file,
+        )
 
     def catalog_url(self) -> str:
         """Return the URL of the catalog, password included. Raises InvalidInput."""
@@ -147,6 +260,7 @@ class ProcessSettings(BaseSettings):
                 address=self.host_address,
                 directory=self.data_dir.absolute(),
                 readers=self.backup_readers,
+                references=self.references(),
             ),
             limits=Limits(
                 deadline=self.operation_seconds,
@@ -163,11 +277,60 @@ class ServerSettings(ProcessSettings):
     """How the server runs."""
 
     name: str = Field(default="serve", pattern=NAME, description="Name of the server among the workers.")
-    host: str = Field(default="127.0.0.1", description="Address to listen on. Only loopback: there is no TLS yet.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on; without TLS, loopback only.")
     port: int = Field(default=8420, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    requests_per_second: float = Field(
+        default=50,
+        ge=0,
+        le=1_000_000,
+        description="Requests that one identity may send in a second, or one address without valid token; 0: any "
+        "number. The local token has no limit.",
+    )
+    requests_burst: int = Field(
+        default=200, ge=1, le=1_000_000, description="Requests that one identity may send at once, after a pause."
+    )
     work: bool = Field(
         default=True, description="Whether the server runs operations itself, or leaves them to workers."
     )
+    local_token: bool = Field(
+        default=True,
+        description="Whether the token in the data directory lets in, with all rights. Have users before without.",
+    )
+    tls: bool = Field(default=True, description="Whether to serve HTTPS; plain HTTP is for loopback only.")
+    tls_names: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names and addresses by which other machines reach the server, separated by commas: for them is "
+        "the server's own certificate, besides this machine's name and loopback. The operator's must have them.",
+    )
+    tls_certificate_file: Path | None = Field(
+        default=None,
+        description="PEM file with the operator's certificate, and those between it and its authority, instead of one "
+        "of the server's own authority.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="PEM file with the key of that certificate. Default: the same file."
+    )
+
+    @field_validator("tls_names", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return cls._split(value)
+
+    @field_validator("tls_names")
+    @classmethod
+    def _host_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in value if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", name)]:
+            raise ValueError(f"{wrong[0]!r} is no name of a host and no address")
+        return value
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        given = [self.tls_certificate_file, self.tls_key_file]
+        if self.tls_key_file and not self.tls_certificate_file:
+            raise ValueError("tls_key_file needs tls_certificate_file")
+        if not self.tls and (any(given) or self.tls_names):
+            raise ValueError("without TLS there is no certificate")
+        return self
 
 
 class WorkerProcessSettings(ProcessSettings):

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 import structlog
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.secrets import read_key
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import open_operations
 from snapkeep.server import logs
+from snapkeep.server.keys import watched_keys
 from snapkeep.server.metrics import serve_metrics
 from snapkeep.server.opening import leave_in_time, patiently
 from snapkeep.server.settings import WorkerProcessSettings
@@ -29,6 +29,7 @@ def run_worker(settings: WorkerProcessSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises Conflict, InvalidInput or Unavailable when it cannot start or go on."""
     os.umask(0o077)
     logs.configure(settings.log_format, settings.log_level)
+    settings.protect_process()
     if settings.catalog_url().startswith("sqlite"):
         raise InvalidInput(
             "Workers share a catalog on PostgreSQL; on SQLite the server alone runs operations",
@@ -55,14 +56,15 @@ async def _work(settings: WorkerProcessSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
     clock = Clock()
-    key = read_key(settings.key_file)
+    keys = settings.keys()
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         operations = settings.operations(settings.name, settings.queues, alone=False)
         async with (
-            open_catalog(settings.catalog_url(), key) as catalog,
+            open_catalog(settings.catalog_url(), keys) as catalog,
             open_operations(catalog, operations, clock=clock, on_failure=end),
+            watched_keys(catalog, settings.name, seals=False),
         ):
             yield
 

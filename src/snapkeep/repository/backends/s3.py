@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
+from snapkeep.addresses import require_host_now
 from snapkeep.model.errors import (
     AuthenticationFailed,
     Conflict,
@@ -34,6 +36,7 @@ except ImportError as missing:
     ) from missing
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
@@ -98,6 +101,7 @@ class S3Backend:
             )
         except (failures.BotoCoreError, ValueError) as error:
             raise InvalidInput(f"The repository {self.location} cannot be used: {self._clean(error)}") from None
+        self._client.meta.events.register("before-send.s3", _require_allowed)
 
     def create(self) -> None:
         """Refuse where a repository is; there is nothing to make, as S3 has no directories."""
@@ -244,6 +248,12 @@ class S3Backend:
 
 class _PastTheEnd(VendorError):
     """Asked for a part behind the end of an object. Never leaves this file."""
+
+
+def _require_allowed(request: AWSPreparedRequest, **_: object) -> None:
+    """Look at the addresses of the host before each request. A connection that is open is used on."""
+    parts = urlsplit(request.url)
+    require_host_now(parts.hostname or "", parts.port or 443)
 
 
 _making = threading.Lock()

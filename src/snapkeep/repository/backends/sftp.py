@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from snapkeep import addresses
 from snapkeep.model.errors import (
     AuthenticationFailed,
     Conflict,
@@ -23,7 +24,7 @@ from snapkeep.model.errors import (
     Unavailable,
 )
 from snapkeep.repository.backends import NAME, FileKind
-from snapkeep.ssh import connection_options, login, trust
+from snapkeep.ssh import CONNECT_SECONDS, connection_options, login, trust
 
 import asyncssh  # isort: skip - snapkeep.ssh says what to install where it is missing
 
@@ -69,7 +70,7 @@ class SftpBackend:
         self._host = host
         self._attempts = attempts
         self._timeout = timeout
-        self._options = {
+        self._options: dict[str, Any] = {
             "port": port,
             **connection_options(timeout),
             **({"username": user} if user else {}),
@@ -244,7 +245,9 @@ class SftpBackend:
     async def _connected(self) -> asyncssh.SFTPClient:
         async with self._connecting:
             if self._client is None:
-                connection = await asyncssh.connect(self._host, **self._options)
+                seconds = min(self._timeout, CONNECT_SECONDS)
+                opened = await addresses.connect(self._host, self._options["port"], seconds)
+                connection = await asyncssh.connect(self._host, sock=opened, **self._options)
                 try:
                     self._client = await connection.start_sftp_client()
                 except BaseException:
