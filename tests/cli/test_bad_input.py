@@ -103,7 +103,7 @@ CASES = {
         *("authentication_failed", 8, "fingerprint", "certificate", ("discover", "files1")),
         discovered_then(ca_file=None, fingerprint="0" * 64),
     ),
-    "unknown system": Case("not_found", 3, "no system", "files1", ("discover", "files9")),
+    "unknown system": Case("not_found", 3, "no system", "system list", ("discover", "files9")),
     "unknown share": Case("not_found", 3, "no asset", "discover", ("snapshot", "create", "files1/nope")),
     "unknown snapshot": Case(
         "not_found", 3, "no snapshot", "snapshot list", ("snapshot", "export", "files1/projects@nope")

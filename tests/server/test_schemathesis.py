@@ -18,7 +18,7 @@ from tests.support.postgres import Postgres
 
 from snapkeep.cli.rest import Rest
 
-EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "2")
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "1")
 SEED = os.environ.get("SCHEMATHESIS_SEED", "1")
 PHASES = "examples,coverage,fuzzing,stateful" if "SCHEMATHESIS_EXAMPLES" in os.environ else "examples,fuzzing,stateful"
 ENDLESS = "follow_operations"

@@ -205,7 +205,7 @@ class Operations:
             return (await connection.execute(query.limit(1))).first() is not None
 
     async def open(self, due: datetime, *, after: str = "", limit: int = 1000) -> list[OpenOperation]:
-        """Return operations on which the engine must work, by id behind `after`; `due`: without those that cool then."""
+        """Return operations on which the engine must work, by id behind `after`; those that cool are not `due`."""
         query = (
             _open_query()
             .where(operations.c.state.in_(OPEN), operations.c.id > after, _is_due(due))

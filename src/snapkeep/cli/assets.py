@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
-from snapkeep.cli.references import parse_asset
+from snapkeep.cli.references import parse_asset, part
 
 app = App(name="asset", help="List, show and label what can be protected.")
 
@@ -35,7 +35,6 @@ def list_assets(
         Only those with this label, KEY=VALUE, of their own or of their system; repeat it for those with all of several.
     """
     from snapkeep.cli import labels, output
-    from snapkeep.cli.rest import part
 
     wanted = ["=".join(labels.parse(text)) for text in label]
     rest = common.connect()

@@ -19,7 +19,7 @@ from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.protection import of_backup
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
-from snapkeep.cli.references import parse_asset
+from snapkeep.cli.references import parse_asset, part
 from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput
 
@@ -137,7 +137,7 @@ def show(backup: str, /, *, common: Common = DEFAULT) -> None:
     from snapkeep.cli import output
 
     rest = common.connect()
-    found = rest.request("GET", f"/backups/{backup}")
+    found = rest.request("GET", f"/backups/{part(backup)}")
     if not common.json and found["verification"]:
         found["verification"] = found["verification"]["verdict"]
     output.show_one(common, {**found, "protections": of_backup(rest, found["id"])})
@@ -154,7 +154,7 @@ def ls(backup: str, path: str = "", /, *, common: Common = DEFAULT) -> None:
     path
         The directory, below the asset; default: the asset's top.
     """
-    _show_entries(common, f"/backups/{backup}/entries", [("path", os.fsencode(path))])
+    _show_entries(common, f"/backups/{part(backup)}/entries", [("path", os.fsencode(path))])
 
 
 @app.command
@@ -171,7 +171,7 @@ def find(backup: str, pattern: str, /, *, path: str = "", common: Common = DEFAU
         Only below this directory.
     """
     query: Query = [("pattern", os.fsencode(pattern)), ("path", os.fsencode(path))]
-    _show_entries(common, f"/backups/{backup}/find", query)
+    _show_entries(common, f"/backups/{part(backup)}/find", query)
 
 
 @app.command
@@ -185,7 +185,7 @@ def cat(backup: str, path: str, /, *, common: Common = DEFAULT) -> None:
     path
         The file, below the asset.
     """
-    for piece in common.connect().content(f"/backups/{backup}/content", [("path", os.fsencode(path))]):
+    for piece in common.connect().content(f"/backups/{part(backup)}/content", [("path", os.fsencode(path))]):
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
@@ -232,13 +232,13 @@ def restore(
     rest = common.connect()
     body: dict[str, Any] = {"paths": [quote(os.fsencode(item)) for item in path]}
     if target is None:
-        asset = rest.request("GET", f"/backups/{backup}")["asset"]
+        asset = rest.request("GET", f"/backups/{part(backup)}")["asset"]
         name = asset.partition("/")[2]
         question = f"Files of {asset!r} will be replaced by those of the recovery point."
         body["confirmation"] = confirm if confirm is not None else typed(question, name)
     else:
         body |= {"target": str(target.expanduser().absolute()), "overwrite": overwrite}
-    operation = rest.request("POST", f"/backups/{backup}/restore", json=body)
+    operation = rest.request("POST", f"/backups/{part(backup)}/restore", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Restoring {backup}")
     result = operation["result"]
     done(
@@ -279,7 +279,7 @@ def forget(
     from snapkeep.cli import output
 
     rest = common.connect()
-    found = rest.request("GET", f"/backups/{backup}")
+    found = rest.request("GET", f"/backups/{part(backup)}")
     if dry_run:
         would(common, rest, "DELETE", f"/backups/{found['id']}", force=force)
         return

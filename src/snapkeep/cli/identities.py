@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.scopes import Scopes
 from snapkeep.model.errors import InvalidInput, NotFound
 
@@ -114,7 +115,6 @@ def grant(name: str, role: str, /, *, scope: str = "all", common: Common = DEFAU
         Where it counts: all, system:NAME, asset:SYSTEM/ASSET, label:KEY=VALUE or repository:NAME.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     rest = common.connect()
     scopes = Scopes(rest)
@@ -140,7 +140,6 @@ def revoke(name: str, role: str, /, *, scope: str = "all", common: Common = DEFA
         The scope of the grant, as `snapkeep identity show` shows it.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     rest = common.connect()
     scopes = Scopes(rest)
@@ -218,7 +217,6 @@ def remove(
         Do not ask.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     rest = common.connect()
     _get(rest, name)
@@ -232,14 +230,11 @@ def remove(
 
 
 def _get(rest: Any, name: str) -> Json:
-    from snapkeep.cli.rest import part
-
     return dict(rest.request("GET", f"/identities/{part(name)}"))
 
 
 def _change(common: Common, name: str, change: Json, sentence: str) -> None:
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     changed = common.connect().request("PATCH", f"/identities/{part(name)}", json=change)
     if common.json:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.work import Wait, follow
 
 app = App(name="operation", help="List, show, watch, cancel, pause, resume and retry operations.")
@@ -62,7 +63,7 @@ def show(operation: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    output.show_one(common, common.connect().request("GET", f"/operations/{operation}"))
+    output.show_one(common, common.connect().request("GET", f"/operations/{part(operation)}"))
 
 
 @app.command
@@ -77,7 +78,7 @@ def watch(operation: str, /, *, common: Common = DEFAULT) -> None:
     from snapkeep.cli import output
 
     rest = common.connect()
-    found = rest.request("GET", f"/operations/{operation}")
+    found = rest.request("GET", f"/operations/{part(operation)}")
     title = f"{found['kind']} {output.printable(found['target'])}"
     output.show_one(common, follow(common, rest, found, wait=True, title=title))
 
@@ -132,7 +133,7 @@ def retry(operation: str, /, *, wait: Wait = True, common: Common = DEFAULT) -> 
     from snapkeep.cli import output
 
     rest = common.connect()
-    again = rest.request("POST", f"/operations/{operation}/retry")
+    again = rest.request("POST", f"/operations/{part(operation)}/retry")
     title = f"{again['kind']} {output.printable(again['target'])}"
     output.show_one(common, follow(common, rest, again, wait=wait, title=title))
 
@@ -140,7 +141,7 @@ def retry(operation: str, /, *, wait: Wait = True, common: Common = DEFAULT) -> 
 def _asked(common: Common, operation: str, verb: str, sentence: str) -> None:
     from snapkeep.cli import output
 
-    found = common.connect().request("POST", f"/operations/{operation}/{verb}")
+    found = common.connect().request("POST", f"/operations/{part(operation)}/{verb}")
     if common.json:
         output.print_json(found)
     else:

@@ -75,7 +75,7 @@ class Common:
         if not self.token_file and (session := credentials.find(url)):
             session.require_time(url)
             return session.token
-        path = self.token_file or directory / "token"
+        path = self.token_file or self._local_token(directory, url)
         try:
             return path.read_text().strip()
         except OSError as error:
@@ -84,6 +84,14 @@ class Common:
                 next_step="Log in with `snapkeep login`, or give --token-file, or set SNAPKEEP_TOKEN; on the server's "
                 "own machine, start `snapkeep serve` once.",
             ) from error
+
+    def _local_token(self, directory: Path, url: str) -> Path:
+        """Return the file of the local token, which is sent to no other server. Raises InvalidInput for another."""
+        if self.url is not None and url.rstrip("/") != _address(directory)["url"]:
+            raise InvalidInput(
+                f"There is no token for {url}", next_step="Log in with `snapkeep login`, or give --token-file."
+            )
+        return directory / "token"
 
 
 DEFAULT = Common()

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import SnapkeepError
 
@@ -46,9 +47,9 @@ def reconcile(
     names = systems or [system["name"] for system in rest.request("GET", "/systems")["data"]]
     if dry_run:
         for name in names:
-            would(common, rest, "POST", f"/systems/{name}/reconcile", json={"apply": apply})
+            would(common, rest, "POST", f"/systems/{part(name)}/reconcile", json={"apply": apply})
         return
-    begun = [rest.request("POST", f"/systems/{name}/reconcile", json={"apply": apply}) for name in names]
+    begun = [rest.request("POST", f"/systems/{part(name)}/reconcile", json={"apply": apply}) for name in names]
     if not wait:
         if common.json:
             output.print_json(begun)

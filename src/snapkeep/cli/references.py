@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from snapkeep.model.errors import InvalidInput
+
+LONGEST_NAME = 300
+"""Characters of a name or id in a path; no server takes paths of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,10 @@ def parse_snapshot(text: str) -> Reference:
     if not reference.snapshot:
         raise InvalidInput(f"{text!r} does not name a snapshot", next_step="Write system/asset@snapshot.")
     return reference
+
+
+def part(name: str) -> str:
+    """Return a name as one part of a path. Raises InvalidInput for what cannot be one, and would be another path."""
+    if not name or name in {".", ".."} or "/" in name or len(name) > LONGEST_NAME:
+        raise InvalidInput(f"{name!r:.80} is no name")
+    return quote(name, safe="")

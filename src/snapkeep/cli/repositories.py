@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.settings import secret_references
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import InvalidInput, SnapkeepError
@@ -127,7 +128,7 @@ def show(name: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    output.show_one(common, common.connect().request("GET", f"/repositories/{name}"))
+    output.show_one(common, common.connect().request("GET", f"/repositories/{part(name)}"))
 
 
 @app.command
@@ -146,9 +147,9 @@ def remove(name: str, /, *, force: Flag = False, dry_run: DryRun = False, common
     from snapkeep.cli import output
 
     if dry_run:
-        would(common, common.connect(), "DELETE", f"/repositories/{name}", force=force)
+        would(common, common.connect(), "DELETE", f"/repositories/{part(name)}", force=force)
         return
-    common.connect().request("DELETE", f"/repositories/{name}", params={"force": force})
+    common.connect().request("DELETE", f"/repositories/{part(name)}", params={"force": force})
     if common.json:
         output.print_json({"removed": name})
     else:
@@ -180,7 +181,7 @@ def check(
     from snapkeep.cli import output
 
     rest = common.connect()
-    operation = rest.request("POST", f"/repositories/{name}/check", json={"data": data})
+    operation = rest.request("POST", f"/repositories/{part(name)}/check", json={"data": data})
     operation = follow(common, rest, operation, wait=wait, title=f"Checking {name}")
     found = operation["result"]
     if common.json:

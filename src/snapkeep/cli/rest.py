@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from json import loads as decoded
 from typing import Any
-from urllib.parse import quote
 
 import httpx2
 
-from snapkeep.cli.references import Reference
+from snapkeep.cli.references import Reference, part
 from snapkeep.cli.trust import refused_certificate, require_private
 from snapkeep.model.errors import (
     AuthenticationFailed,
@@ -28,8 +27,6 @@ POLL_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 """How often a running operation is read: soon at first, then every half second."""
 OPEN = frozenset({"queued", "running", "paused"})
 """States of operations that have not ended."""
-LONGEST_NAME = 300
-"""Characters of a name or id in a path; no server takes paths of any length."""
 
 
 class ServerUnavailable(Unavailable):
@@ -221,13 +218,6 @@ class Rest:
             f"The server at {self.url} does not answer: {error}",
             next_step="Start it with `snapkeep serve`, or give the right address with --url.",
         )
-
-
-def part(name: str) -> str:
-    """Return a name as one part of a path. Raises InvalidInput for what cannot be one, and would be another path."""
-    if not name or name in {".", ".."} or "/" in name or len(name) > LONGEST_NAME:
-        raise InvalidInput(f"{name!r:.80} is no name")
-    return quote(name, safe="")
 
 
 def _error(answer: httpx2.Response) -> SnapkeepError:

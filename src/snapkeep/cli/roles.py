@@ -7,6 +7,7 @@ from typing import Any
 from cyclopts import App
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.model.access import Action
 from snapkeep.model.errors import NotFound
 
@@ -68,7 +69,6 @@ def change(name: str, /, *actions: str, description: str | None = None, common: 
         What it is for; default: as before.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     rest = common.connect()
     if description is None:
@@ -92,7 +92,6 @@ def remove(name: str, /, *, common: Common = DEFAULT) -> None:
         Name of the role.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     common.connect().request("DELETE", f"/roles/{part(name)}")
     if common.json:

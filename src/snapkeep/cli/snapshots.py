@@ -12,7 +12,7 @@ from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.protection import of_snapshot
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
-from snapkeep.cli.references import parse_asset, parse_snapshot
+from snapkeep.cli.references import parse_asset, parse_snapshot, part
 from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput, NotFound
 
@@ -77,7 +77,7 @@ def list_snapshots(of: str | None = None, /, *, gone: Flag = False, common: Comm
     if of and "/" in of:
         params["asset_id"] = rest.asset(parse_asset(of))["id"]
     elif of:
-        params["system"] = rest.request("GET", f"/systems/{of}")["name"]
+        params["system"] = of
     columns = [
         ("reference", "SNAPSHOT"),
         ("kind", "KIND"),
@@ -86,7 +86,10 @@ def list_snapshots(of: str | None = None, /, *, gone: Flag = False, common: Comm
         ("size_bytes", "SIZE"),
         *([("gone_at", "GONE")] if gone else []),
     ]
-    output.show(common, rest.pages("/snapshots", **params), columns, empty="There are no snapshots.")
+    rows = list(rest.pages("/snapshots", **params))
+    if of and not rows and "/" not in of:
+        rest.request("GET", f"/systems/{part(of)}")  # says so when that is the name that is wrong
+    output.show(common, rows, columns, empty="There are no snapshots.")
 
 
 @app.command
@@ -314,7 +317,7 @@ def delete(
 
 def _own_address(rest: Any, system: str) -> str:
     """Return the address from which this machine reaches a system; nothing is sent. Raises InvalidInput."""
-    settings = rest.request("GET", f"/systems/{system}")["settings"]
+    settings = rest.request("GET", f"/systems/{part(system)}")["settings"]
     try:
         found = socket.getaddrinfo(settings["host"], settings.get("port", 443), type=socket.SOCK_DGRAM)[0]
         with socket.socket(found[0], socket.SOCK_DGRAM) as probe:

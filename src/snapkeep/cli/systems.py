@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.settings import plain_settings, secret_settings
 from snapkeep.cli.work import Wait, done, follow
 
@@ -60,13 +61,13 @@ def add(
     from snapkeep.cli import output
 
     rest = common.connect()
-    described = rest.request("GET", f"/plugins/{plugin}")
+    described = rest.request("GET", f"/plugins/{part(plugin)}")
     settings = plain_settings(described, set) | secret_settings(described, secret_file, secret_env, ask, secret_ref)
     system = rest.request(
         "POST", "/systems", json={"name": name, "plugin": plugin, "settings": settings, "queue": queue}
     )
     with output.busy(common, f"Checking {name}"):
-        findings = rest.request("POST", f"/systems/{name}/check")["data"] if check else []
+        findings = rest.request("POST", f"/systems/{part(name)}/check")["data"] if check else []
     if common.json:
         output.print_json({"system": system, "check": findings})
         return
@@ -109,7 +110,7 @@ def show(name: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import labels, output
 
-    found = common.connect().request("GET", f"/systems/{name}")
+    found = common.connect().request("GET", f"/systems/{part(name)}")
     output.show_one(common, found if common.json else labels.shown(found))
 
 
@@ -133,7 +134,6 @@ def label(
         KEY of a label to take away; repeat it.
     """
     from snapkeep.cli.labels import change
-    from snapkeep.cli.rest import part
 
     change(common, common.connect(), name, f"/systems/{part(name)}", labels, remove)
 
@@ -177,12 +177,12 @@ def change(
     from snapkeep.cli import output
 
     rest = common.connect()
-    system, tag = rest.read(f"/systems/{name}")
+    system, tag = rest.read(f"/systems/{part(name)}")
     plugin = rest.request("GET", f"/plugins/{system['plugin']}")
     settings = plain_settings(plugin, set) | secret_settings(plugin, secret_file, secret_env, ask, secret_ref)
     settings |= dict.fromkeys(unset)
     changed = {"settings": settings, "queue": queue}
-    system = rest.request("PATCH", f"/systems/{name}", json=changed, headers={"If-Match": tag})
+    system = rest.request("PATCH", f"/systems/{part(name)}", json=changed, headers={"If-Match": tag})
     if common.json:
         output.print_json(system)
     else:
@@ -203,7 +203,7 @@ def check(name: str, /, *, common: Common = DEFAULT) -> None:
     from snapkeep.cli import output
 
     with output.busy(common, f"Checking {name}"):
-        findings = common.connect().request("POST", f"/systems/{name}/check")["data"]
+        findings = common.connect().request("POST", f"/systems/{part(name)}/check")["data"]
     if common.json:
         output.print_json(findings)
     else:
@@ -235,9 +235,9 @@ def remove(
     from snapkeep.cli import output
 
     if dry_run:
-        would(common, common.connect(), "DELETE", f"/systems/{name}", force=force)
+        would(common, common.connect(), "DELETE", f"/systems/{part(name)}", force=force)
         return
-    common.connect().request("DELETE", f"/systems/{name}", params={"force": force})
+    common.connect().request("DELETE", f"/systems/{part(name)}", params={"force": force})
     if common.json:
         output.print_json({"removed": name})
     else:
@@ -255,7 +255,7 @@ def discover(name: str, /, *, wait: Wait = True, common: Common = DEFAULT) -> No
         Wait for the end.
     """
     rest = common.connect()
-    operation = rest.request("POST", f"/systems/{name}/discover")
+    operation = rest.request("POST", f"/systems/{part(name)}/discover")
     operation = follow(common, rest, operation, wait=wait, title=f"Discovering {name}")
     result = operation["result"]
     done(
@@ -287,7 +287,7 @@ def show_plugin(name: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    plugin = common.connect().request("GET", f"/plugins/{name}")
+    plugin = common.connect().request("GET", f"/plugins/{part(name)}")
     if common.json:
         output.print_json(plugin)
         return

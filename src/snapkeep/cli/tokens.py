@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.scopes import Scopes, parse_limit
 
 app = App(name="token", help="Create, list and revoke tokens.")
@@ -98,7 +99,6 @@ def revoke(token: str, /, *, common: Common = DEFAULT) -> None:
         Its id, as `snapkeep token list` shows it.
     """
     from snapkeep.cli import output
-    from snapkeep.cli.rest import part
 
     common.connect().request("DELETE", f"/tokens/{part(token)}")
     if common.json:

@@ -78,6 +78,8 @@ def serve(settings: ServerSettings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         server = _Server(config)

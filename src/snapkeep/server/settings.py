@@ -311,7 +311,12 @@ class ServerSettings(ProcessSettings):
         default=None, description="PEM file with the key of that certificate. Default: the same file."
     )
 
-    @field_validator("tls_names", mode="before")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses of reverse proxies, separated by commas, that are believed who asks (X-Forwarded-For).",
+    )
+
+    @field_validator("tls_names", "trusted_proxies", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         return cls._split(value)
