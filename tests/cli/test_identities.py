@@ -30,7 +30,8 @@ from snapkeep.cli.credentials import Session
 from snapkeep.cli.labels import changed
 from snapkeep.cli.main import main
 from snapkeep.cli.options import Common
-from snapkeep.cli.rest import Rest, part
+from snapkeep.cli.references import part
+from snapkeep.cli.rest import Rest
 from snapkeep.cli.scopes import parse_limit
 from snapkeep.cli.whoami import KINDS, _places
 from snapkeep.identity.attempts import FREE
