@@ -168,6 +168,18 @@ def test_refused_tries_have_one_line(installation: Installation, log: Log) -> No
     rest.request("DELETE", "/identities/viewer1")
 
 
+def test_who_asks_for_what_is_hidden_is_on_record(installation: Installation, log: Log) -> None:
+    rest, asset = installation.rest, installation.asset()
+    rest.request("POST", "/identities", json={"name": "curious", "kind": "service"})
+    rest.request("POST", "/identities/curious/grants", json={"role": "viewer", "scope": "system:files2"})
+    token = rest.request("POST", "/tokens", json={"name": "t", "identity": "curious"})["token"]
+    log.last = rest.request("GET", "/audit/head")["seq"]
+    for asked in (asset["id"], "not-there"):
+        assert send(installation, "GET", f"/v1/assets/{asked}", token).status_code == 404
+    assert log.short() == [("curious", "asset.read", "files1/projects", "refused")]
+    rest.request("DELETE", "/identities/curious")
+
+
 def test_a_dry_run_is_not_taken_for_a_change(installation: Installation, log: Log) -> None:
     snapshot = installation.snapshot()
     log = Log(installation.rest)

@@ -33,9 +33,10 @@ class Answers:
     async def begin(self, answer_id: str, digest: bytes, now: datetime) -> Answer | None:
         """Take a key for a request; return what it was taken for before, None when it is this request's now."""
         insert = self._database.insert(answers).values(id=answer_id, digest=digest, created_at=now)
+        taking = insert.on_conflict_do_nothing(index_elements=["id"]).returning(answers.c.id)
         async with self._database.begin() as connection:
             await connection.execute(delete(answers).where(answers.c.id == answer_id, _is_over(now)))
-            if (await connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]))).rowcount:
+            if (await connection.execute(taking)).first() is not None:
                 return None
             row = (await connection.execute(select(answers).where(answers.c.id == answer_id))).first()
         if row is None:  # dropped in the same moment: its request was refused

@@ -163,7 +163,10 @@ class Access:
         self._tried(action, name_of(record))
         subject = await self.subject_of(record)
         if not self.principal.may(action, subject):
-            raise denied(action, self.principal) if self.principal.may(reads, subject) else _absent(record)
+            if self.principal.may(reads, subject):
+                raise denied(action, self.principal)
+            self._request.state.hidden = True  # for the audit log: it is there
+            raise NotFound(f"There is no {_noun(type(record))} of this id")
         await self._require_approval(action, name_of(record))
 
     async def _require_approval(self, action: Action, subject: str) -> None:
@@ -422,10 +425,6 @@ async def _found(access: Access, action: Action, kind: type[T], getting: Awaitab
 def _noun(kind: type) -> str:
     words = {ChangeListRecord: "change list", BackupRecord: "recovery point", ProtectionRecord: "hold or lock"}
     return words.get(kind, kind.__name__.removesuffix("Record").lower())
-
-
-def _absent(record: AnyRecord) -> NotFound:
-    return NotFound(f"There is no {_noun(type(record))} of this id")
 
 
 def denied(action: str, principal: Principal) -> PermissionDenied:

@@ -146,7 +146,8 @@ class AuditedRequest:
         """Return what an answer says about this request; None when that is not on record."""
         if not isinstance(self._scope.get("route"), APIRoute) or status == 405:  # nothing of ours was asked for
             return None
-        if status in {401, 403} or (self._changes and 400 <= status < 500 and not self._is_known):
+        hidden = status == 404 and self._state.get("hidden", False)
+        if status in {401, 403} or hidden or (self._changes and 400 <= status < 500 and not self._is_known):
             return Outcome.REFUSED
         if not self._changes:
             return Outcome.DONE if status < 400 and self._template in ON_RECORD else None
