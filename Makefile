@@ -6,6 +6,9 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 SDK := $(SDK_VENV)/.installed
 
+# Without compiled files, each of the thousands of processes that the tests start would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo test check lint types layers docs bench chaos clean
 
 help:

@@ -71,6 +71,8 @@ def answer(rest: Rest, method: str, path: str, body: Any = None) -> tuple[str, A
 
 def _answer(rest: Rest, method: str, path: str, body: Any) -> tuple[str, Any]:
     try:
+        if path.endswith("/events"):  # they never end: what is told first will do
+            return "", next(rest.content(path, [])).decode()
         if path.endswith(("/content?path=x", "/find?pattern=x", "/entries")):
             return "", b"".join(rest.content(path.partition("?")[0], [("path", "x"), ("pattern", "x")]))
         return "", rest.request(method, path, json=body)
