@@ -305,3 +305,10 @@ def test_no_line_of_the_log_is_made_by_a_caller(client: httpx2.Client, running_i
     client.get("/v1/assets", params={"system": evil}, headers={"X-Request-Id": "forged\t[error]"})
     lines = running_installation.server.said()[before:].splitlines()
     assert not [line for line in lines if line.startswith("2026-01-01T00:00:00Z")]
+
+
+def test_a_method_that_a_path_does_not_have_is_refused_with_those_that_it_has(client: httpx2.Client) -> None:
+    for path, methods in (("systems/x", "DELETE, GET, PATCH"), ("assets", "GET"), ("operations/events", "GET")):
+        answer = client.request("OPTIONS", f"/v1/{path}")
+        require_problem(answer, 405)
+        assert answer.headers["allow"] == methods

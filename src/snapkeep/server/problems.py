@@ -89,6 +89,8 @@ async def _http(request: Request, error: Exception) -> Response:
 def _methods_of(app: FastAPI, path: str) -> list[str]:
     """Return the methods that a path of the API has."""
     paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    if path in paths:  # it comes before those with a parameter in its place
+        return sorted(map(str.upper, paths[path]))
     found = (set(methods) for template, methods in paths.items() if _pattern(template).fullmatch(path))
     return sorted(method.upper() for method in set[str]().union(*found))
 

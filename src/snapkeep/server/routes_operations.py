@@ -170,6 +170,7 @@ async def retry_operation(
     if operation.kind == "recover" and operation.request["target"] is None:
         action = Action.BACKUP_PUT_BACK
     await access.require_on(action, operation)
+    await access.quiesced(operation.request.get("quiesce") or ())
     return OperationOut.of(await parts.operations.retry(operation, caller))
 
 
