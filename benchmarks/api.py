@@ -282,7 +282,7 @@ class Measured:
 
 # -- streams -----------------------------------------------------------------------------------------------------------
 def streams(server: Server, count: int, seconds: float) -> None:
-    before = memory(server.pid)
+    before, without = memory(server.pid), share(server.pid, seconds, lambda: None, 1.0)
     page = server.request("GET", "/assets?limit=1")["data"]
     path = f"/assets/{page[0]['id']}/snapshots"
     own = itertools.cycle([server.request("POST", path, {})["id"] for _ in range(min(count, 50))])
@@ -311,7 +311,8 @@ def streams(server: Server, count: int, seconds: float) -> None:
     busy = share(server.pid, seconds, lambda: server.request("POST", path, {}), 0.1)
     after = memory(server.pid)
     print(
-        f"  {count} streams: {quiet:.1f} % CPU while nothing happens, {busy:.1f} % while ten operations a second begin "
+        f"  {count} streams: {quiet:.1f} % CPU while nothing happens ({without:.1f} % without them), "
+        f"{busy:.1f} % while ten operations a second begin "
         f"({(told[0] - first) / seconds:,.0f} events/s); memory {before / 2**20:.0f} -> {after / 2**20:.0f} MiB "
         f"({(after - before) / count / 1024:.0f} KiB a stream)",
         flush=True,

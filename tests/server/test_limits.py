@@ -127,9 +127,11 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file.write_text(IMPATIENT)
     server = Server(directory / "server", {"SNAPKEEP_REQUESTS_PER_SECOND": "2", "SNAPKEEP_REQUESTS_BURST": "8"})
     server.command[1:3] = [str(file)]
-    server.start()
-    yield server
-    server.close()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 IMPATIENT = """

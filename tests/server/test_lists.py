@@ -41,8 +41,8 @@ def rest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         cluster: Postgres = request.getfixturevalue("postgres")
         url = env["SNAPKEEP_DATABASE_URL"] = cluster.create_database()
     server = Server(directory / "server", env)
-    server.start()
     try:
+        server.start()
         add_systems(server.rest)
         asyncio.run(fill(url, server))
         yield server.rest

@@ -80,7 +80,7 @@ class Process:
         self.until_ready()
 
     def until_ready(self) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while not self.is_ready():
             assert self.running, self.log.read_text()
             assert time.monotonic() < end, f"it is not ready: {self.log.read_text()}"

@@ -28,10 +28,13 @@ from snapkeep.operations.service import Operations
 from snapkeep.server.schemas import OperationOut
 
 LOOK_SECONDS = 0.2
+LONGEST_PAUSE = 2.0
 BUSY_SHARE = 10
-"""Between two looks lies at least so many times what the last one took."""
+"""Between two looks lies at least so many times what the last one took, up to the longest pause."""
 EXPLAIN_SECONDS = 5.0
 """How often it is found out anew what an operation waits for, of those that have a stream of their own."""
+EXPLAINED_AT_ONCE = 5
+"""Of how many at one look: each costs some queries, and nobody else is to wait for them."""
 HEARTBEAT_SECONDS = 15.0
 RECHECK_SECONDS = 30.0
 """How often it is looked whether the caller may still see what he is shown."""
@@ -217,7 +220,7 @@ class Feed:
                     log.warning("the database is away; events of operations wait", reason=str(error))
                 away = True
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(LOOK_SECONDS, BUSY_SHARE * took))
+            await self._clock.sleep(min(max(LOOK_SECONDS, BUSY_SHARE * took), LONGEST_PAUSE))
         for stream in self._streams:
             stream.close()
 
@@ -250,7 +253,7 @@ class Feed:
         self._explained = {row: self._explained[row] for row in waiting if row in self._explained}
         if not due:
             return []
-        for record in await self._catalog.operations.of_ids(due):
+        for record in await self._catalog.operations.of_ids(due[:EXPLAINED_AT_ONCE]):
             phase = await self._operations.explain(record)
             self._explained[record.id] = now, "" if phase == record.phase else phase
         return [row for row in due if self._explained.get(row, (0.0, ""))[1] != told[row]]
