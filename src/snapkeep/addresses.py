@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from snapkeep.model.errors import InvalidInput
 
@@ -54,7 +55,7 @@ def require_allowed(host: str, address: str) -> None:
 async def require_host(host: str, port: int) -> None:
     """Raise InvalidInput when one of the addresses of a host is refused; one that has no address passes."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolve(host, port)
     except (OSError, UnicodeError):
         return
     for *_, address in found:
@@ -75,7 +76,7 @@ async def connect(host: str, port: int, seconds: float) -> socket.socket:
     """Open a TCP connection. Raises InvalidInput, and OSError or TimeoutError as the socket does."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _resolve(host, port)
         for *_, address in found:
             require_allowed(host, str(address[0]))
         failure: OSError = OSError(f"{host} has no address")
@@ -93,6 +94,15 @@ async def connect(host: str, port: int, seconds: float) -> socket.socket:
             else:
                 return opened
         raise failure
+
+
+async def _resolve(host: str, port: int) -> Sequence[Any]:
+    """Look a host up. What is an address already needs no thread, of which a loop that is closing gives none."""
+    numeric = socket.AI_NUMERICHOST
+    try:
+        return socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=numeric)
+    except (OSError, UnicodeError):
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def _plain(address: Address) -> Address:

@@ -309,7 +309,7 @@ def _tell(result: Json, repository: str) -> None:
     counts, verification = result["counts"], result["verification"]
     say(f"Backed up {result['snapshot']} into {repository}: recovery point {result['backup_id'][:8]}")
     for sentence in consistency(result):
-        say(f"  {sentence}", "yellow" if result["consistency_reason"] else None)
+        say(f"  {sentence}", "yellow" if result.get("consistency_reason") else None)
     say(f"  mode: {result['mode']}" + (f", because: {result['reason']}" if result["reason"] else ""))
     say(
         f"  files: {counts['files_new']:,} new, {counts['files_changed']:,} changed, "

@@ -24,7 +24,7 @@ def quiesce_body(rest: Any, assets: Sequence[str], seconds: int) -> Json:
 
 def consistency(result: Json) -> Iterator[str]:
     """Yield a sentence on what came of it, where something was to be held."""
-    if result["consistency_reason"]:
+    if result.get("consistency_reason"):
         yield f"Only crash-consistent: {result['consistency_reason']}"
-    elif result["quiesced"]:
+    elif result.get("quiesced"):
         yield f"Application-consistent: {', '.join(result['quiesced'])} held from before until after"
