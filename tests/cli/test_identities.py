@@ -759,3 +759,14 @@ def test_every_command_of_one_server_asks_where_it_is(tmp_path: Path, monkeypatc
     with pytest.raises(SnapkeepError) as caught:
         Common(data_dir=tmp_path, url="http://127.0.0.1:1").connect()
     assert "snapkeep login" in caught.value.next_step
+
+
+def test_the_local_token_is_sent_to_its_own_server_alone(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    here = installation.server.data_dir
+    ca_file = here / "tls" / "ca.pem"
+    Common(data_dir=here, url=installation.rest.url, ca_file=ca_file).connect().close()
+    with pytest.raises(InvalidInput, match="no token for https://127.0.0.1:1"):
+        Common(data_dir=here, url="https://127.0.0.1:1", ca_file=ca_file).connect()

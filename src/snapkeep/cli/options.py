@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ class Common:
 
     def _local_token(self, directory: Path, url: str) -> Path:
         """Return the file of the local token, which is sent to no other server. Raises InvalidInput for another."""
-        if self.url is not None and url.rstrip("/") != _address(directory)["url"]:
+        here: object = None
+        with contextlib.suppress(Unavailable):
+            here = _address(directory)["url"]
+        if self.url is not None and url.rstrip("/") != here:
             raise InvalidInput(
                 f"There is no token for {url}", next_step="Log in with `snapkeep login`, or give --token-file."
             )
