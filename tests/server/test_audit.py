@@ -180,6 +180,12 @@ def test_who_asks_for_what_is_hidden_is_on_record(installation: Installation, lo
     rest.request("DELETE", "/identities/curious")
 
 
+def test_a_header_does_not_say_who_asks(installation: Installation, log: Log) -> None:
+    forged = {"X-Forwarded-For": "203.0.113.9"}
+    assert send(installation, "GET", "/v1/systems", "wrong", headers=forged).status_code == 401
+    assert [line["source"] for line in log.lines()] == ["127.0.0.1"]
+
+
 def test_a_dry_run_is_not_taken_for_a_change(installation: Installation, log: Log) -> None:
     snapshot = installation.snapshot()
     log = Log(installation.rest)
