@@ -23,7 +23,7 @@ from tests.conformance.tampering import Headers, Lie, lying
 
 from snapkeep.conformance import Circumstance, Fault, Step, Target
 from snapkeep.conformance.target import FAILED_TASK_CODE, FAILED_TASK_TEXT
-from snapkeep.model.assets import Asset
+from snapkeep.model.assets import Asset, Capability
 from snapkeep.model.exports import BackupHost, Export, Protocol
 from snapkeep.model.snapshots import Snapshot, SnapshotKind
 from snapkeep.plugin.roles import Roles
@@ -131,6 +131,9 @@ class NutanixFilesTarget(Target):
     plugin = PLUGIN
     longest_pause = 0.02
     impatient: ClassVar = {"request_seconds": 0.3, "retry_seconds": 0.4}
+    inapplicable: ClassVar = {
+        Capability.QUIESCE: "a file server knows nothing of applications: the hosts that they run on hold them"
+    }
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._simulator, self._control = stage, stage.simulator, stage.control

@@ -45,9 +45,9 @@ def promise(*capabilities: Capability) -> Callable[[Test], Test]:
         async def kept(target: Target, **others: object) -> None:
             declared = target.plugin.all_capabilities()
             for capability in capabilities:
+                target.require_applicable(capability)
                 if capability not in declared:
                     pytest.skip(f"{target.plugin.name} does not declare {capability}")
-                target.require_applicable(capability)
             async with asyncio.timeout(LONGEST_TEST):
                 await test(target, **others)
 
