@@ -229,7 +229,7 @@ def test_a_full_disk_is_said_and_work_goes_on_when_there_is_room(own: Installati
     limits = resource.prlimit(own.server.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(own.server.pid, resource.RLIMIT_FSIZE, (1024, limits[1]))  # no file may grow, as on a full disk
     try:
-        with pytest.raises(Unavailable, match="cannot (be written|write)"):
+        with pytest.raises(Unavailable, match=r"cannot (be written|write)"):
             while True:
                 own.ask_create()
         time.sleep(4)
