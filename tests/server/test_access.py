@@ -6,11 +6,14 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import APIRouter
 from tests.support.installation import Installation, Json, Server, until
+from tests.support.people import PASSWORD, People
 
 from snapkeep.cli.rest import Rest
 from snapkeep.model.access import ROLES, Action
@@ -18,8 +21,11 @@ from snapkeep.model.errors import AuthenticationFailed, NotFound, PermissionDeni
 from snapkeep.server.app import declare_permissions
 from snapkeep.server.openapi import PERMISSION
 
-PASSWORD = "correct horse battery"
 OPEN = {"anybody", "authenticated"}
+PARAMETER = re.compile(r"\{([^}]*)\}")
+BODIES = {"/backups/{backup_id}/restore": {"target": "/nonexistent"}}
+"""Bodies of routes of which the right depends on the body."""
+LOCK = {"mode": "governance", "until": "2030-01-01T00:00:00Z", "reason": "test"}
 STREAMED: dict[str, list[tuple[str, str | bytes]]] = {
     "entries": [],
     "export": [],
@@ -27,37 +33,6 @@ STREAMED: dict[str, list[tuple[str, str | bytes]]] = {
     "content": [("path", "x")],
 }
 """GETs whose answers are no JSON, by the end of their path, with what they must be given."""
-
-
-class People:
-    """Makes users, and speaks as one of them."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.installation = installation
-        self._open: list[Rest] = []
-        self._number = 0
-
-    def someone(self, *grants: tuple[str, str]) -> Rest:
-        """Return the client of a new service account with these roles and scopes."""
-        self._number += 1
-        name, rest = f"p{self._number}", self.installation.rest
-        rest.request("POST", "/identities", json={"name": name, "kind": "service"})
-        for role, scope in grants:
-            rest.request("POST", f"/identities/{name}/grants", json={"role": role, "scope": scope})
-        made = rest.request("POST", "/tokens", json={"name": "test", "identity": name})
-        return self.with_token(made["token"])
-
-    def with_token(self, token: str) -> Rest:
-        other = self.installation.server.connect(token)
-        self._open.append(other)
-        return other
-
-    def close(self) -> None:
-        for rest in self._open:
-            rest.close()
-        rest = self.installation.rest
-        for identity in rest.request("GET", "/identities")["data"]:
-            rest.request("DELETE", f"/identities/{identity['name']}")
 
 
 @pytest.fixture
@@ -115,66 +90,56 @@ def test_every_action_is_asked_for_by_some_route(installation: Installation) -> 
 
 
 # -- by every role, and by nobody --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("role", [*ROLES, None])
-def test_every_route_by_every_role(installation: Installation, people: People, role: str | None) -> None:
-    """Who lacks the action is refused, on things that exist; who has it is not, on things that do not."""
-    description = installation.rest.request("GET", "/openapi.json")
-    real = things(installation)
-    rest = people.someone(*([(role, "all")] if role else []))
-    allowed = {str(action) for action in ROLES[role][1]} if role else set()
-    refused = 0
-    for method, path, actions in operations_of(description):
-        if actions & OPEN:
-            continue
-        if actions & allowed:
-            code, _ = answer(rest, method, re.sub(r"\{[^}]*\}", "not-there", path), {})
-            assert code not in {"authentication_failed", "permission_denied", "internal"}, (method, path)
-        else:
-            concrete = re.sub(r"\{([^}]*)\}", lambda found: real[found[1]], path)
-            code, error = answer(rest, method, concrete, {})
-            assert code in {"permission_denied", "not_found"}, (method, path, error)
-            refused += 1
-    assert (refused > 0) is (role != "all"), role
-    assert role is not None or refused > 50
-    assert things(installation) == real, "nothing was done"
+def test_every_route_by_every_role(
+    installation: Installation, people: People, two_assets: dict[str, dict[str, str]]
+) -> None:
+    """Who lacks the action is refused, on things that are there; who has it is not, on things that are not."""
+    routes = list(operations_of(installation.rest.request("GET", "/openapi.json")))
+    before = state(installation)
+    refused = dict.fromkeys([*ROLES, "nothing"], 0)
+    for role in refused:
+        rest = people.someone(*([] if role == "nothing" else [role]))
+        allowed = set() if role == "nothing" else {str(action) for action in ROLES[role][1]}
+        for method, path, actions in routes:
+            if actions & OPEN:
+                continue
+            if actions & allowed:
+                code, _ = answer(rest, method, PARAMETER.sub("not-there", path), BODIES.get(path, {}))
+                assert code not in {"authentication_failed", "permission_denied", "internal"}, (role, method, path)
+            else:
+                concrete = PARAMETER.sub(partial(real_one, path, two_assets["projects"]), path)
+                code, error = answer(rest, method, concrete, BODIES.get(path, {}))
+                assert code == "permission_denied", (role, method, path, error)
+                refused[role] += 1
+    assert all(refused.values())
+    assert refused["nothing"] > 50
+    assert state(installation) == before, "nothing was done"
 
 
 @pytest.mark.parametrize("token", ["skt_" + "x" * 43, ""])
 def test_every_route_by_nobody(installation: Installation, token: str) -> None:
-    real = things(installation)
     rest = installation.server.connect(token)
+    before = state(installation)
     for method, path, actions in operations_of(installation.rest.request("GET", "/openapi.json")):
         if "anybody" not in actions:
-            code, _ = answer(rest, method, re.sub(r"\{([^}]*)\}", lambda found: real[found[1]], path), {})
+            code, _ = answer(rest, method, PARAMETER.sub("x", path), {})
             assert code == "authentication_failed", (method, path)
     rest.close()
-    assert things(installation) == real, "nothing was done"
+    assert state(installation) == before, "nothing was done"
 
 
-def things(installation: Installation) -> dict[str, str]:
-    """Return something real for each parameter of a path."""
-    rest, asset = installation.rest, installation.asset()
-    identity = rest.request("GET", "/identities")["data"]
-    found = {
-        "name": "files1",
-        "asset_id": asset["id"],
-        "operation_id": rest.request("GET", "/operations", params={"limit": 1000})["data"][-1]["id"],
-        "token_id": "x",
-        "grant_id": "x",
-        "list_id": "x",
-        "backup_id": "x",
-        "protection_id": "x",
-        "approval_id": "x",
-        "export_id": "x",
-        "snapshot_id": "x",
-    }
-    assert identity is not None
-    return _Otherwise(found)
+def real_one(path: str, there: dict[str, str], found: re.Match[str]) -> str:
+    """Return something that is there for a parameter of a path."""
+    by_path = {"/repositories": {"name": there["repository"]}, "/locks": {"protection_id": there["lock"]}}
+    special = next((values for start, values in by_path.items() if path.startswith(start)), {})
+    return {"name": "files1", **there, **special}.get(found[1], "x")
 
 
-class _Otherwise(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "x"
+def state(installation: Installation) -> Json:
+    """Return what there is."""
+    paths = ("/systems", "/assets", "/snapshots", "/exports", "/backups", "/repositories", "/protections", "/roles")
+    found = {path: installation.rest.request("GET", path)["data"] for path in paths}
+    return {path: [item.get("id") or item["name"] for item in items] for path, items in found.items()}
 
 
 # -- what a scope hides ------------------------------------------------------------------------------------------------
@@ -205,9 +170,15 @@ def two_assets(
             "backup_id": backup["result"]["backup_id"],
             "operation_id": backup["id"],
             "repository": f"vault-{share}",
+            "hold": rest.request("POST", f"/snapshots/{first['id']}/holds", json={"reason": "test"})["id"],
+            "lock": rest.request("POST", f"/snapshots/{first['id']}/locks", json=LOCK)["id"],
         }
+        found[share]["protection_id"] = found[share]["hold"]
     yield found
     for share in found:
+        rest.request("DELETE", f"/holds/{found[share]['hold']}")
+        now = datetime.now(UTC).isoformat()
+        rest.request("POST", f"/locks/{found[share]['lock']}/shorten", json={"until": now})
         rest.request("DELETE", f"/repositories/vault-{share}", params={"force": True})
 
 
@@ -221,12 +192,8 @@ def test_a_scope_hides_the_rest_in_every_list_and_by_every_id(
     everything = {"description": "", "actions": [str(action) for action in Action if "identity" not in action]}
     rest.request("PUT", "/roles/everything", json=everything)
     if kind == "token":  # may see everything; its token may not
-        name = "narrowed"
-        rest.request("POST", "/identities", json={"name": name, "kind": "service"})
-        rest.request("POST", f"/identities/{name}/grants", json={"role": "everything", "scope": "all"})
         limits = [{"role": "everything", "scope": f"asset:{mine['asset_id']}"}]
-        made = rest.request("POST", "/tokens", json={"name": "t", "identity": name, "limits": limits})
-        me = people.with_token(made["token"])
+        me = people.service("narrowed", "everything", limits=limits)
     else:
         me = people.someone(("everything", "label:team=mine" if kind == "label" else f"asset:{mine['asset_id']}"))
     description = rest.request("GET", "/openapi.json")
@@ -239,10 +206,10 @@ def test_a_scope_hides_the_rest_in_every_list_and_by_every_id(
             assert code in {"", "permission_denied"}, (path, said)
             assert not [word for word in hidden if word in json.dumps(said, default=str)], path
             lists += 1
-        keys = set(re.findall(r"\{([^}]*)\}", path)) & other.keys()
+        keys = set(PARAMETER.findall(path)) & other.keys()
         if keys:
-            there = re.sub(r"\{([^}]*)\}", lambda found: {**other, "name": "x"}.get(found[1], "x"), path)
-            absent = re.sub(r"\{([^}]*)\}", "not-there", path)
+            there = PARAMETER.sub(lambda found: {**other, "name": "x"}.get(found[1], "x"), path)
+            absent = PARAMETER.sub("not-there", path)
             code, error = answer(me, method, there, {})
             assert code == "not_found", (method, path, error)
             _, unknown = answer(me, method, absent, {})
@@ -316,7 +283,7 @@ def test_to_retry_needs_what_asking_needs(installation: Installation, people: Pe
 # -- people, over REST -------------------------------------------------------------------------------------------------
 def test_the_life_of_a_user(installation: Installation, people: People) -> None:
     rest = installation.rest
-    officer = people.someone(("security-officer", "all"))
+    officer = people.someone("security-officer")
     made = officer.request("POST", "/identities", json={"name": "alice", "password": PASSWORD})
     assert made["has_password"]
     assert made["grants"] == []
