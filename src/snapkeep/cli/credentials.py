@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import urlsplit
+
+import msgspec
 
 from snapkeep.model.errors import AuthenticationFailed, InvalidInput
 
@@ -24,12 +26,11 @@ class Session:
 
     name: str
     token: str
-    expires_at: str
-    """RFC 3339."""
+    expires_at: Annotated[datetime, msgspec.Meta(tz=True)]
 
     def require_time(self, url: str) -> None:
         """Raise AuthenticationFailed when it is over."""
-        if datetime.fromisoformat(self.expires_at) <= datetime.now(UTC):
+        if self.expires_at <= datetime.now(UTC):
             raise AuthenticationFailed(
                 f"The session of {self.name!r} at {url} is over", next_step=f"Log in: `snapkeep login {self.name}`."
             )
@@ -72,30 +73,22 @@ def _server(url: str) -> str:
 
 def _read(file: Path) -> dict[str, Session]:
     try:
-        with file.open(encoding="utf-8") as opened:
+        with file.open("rb") as opened:
             if os.fstat(opened.fileno()).st_mode & 0o077:
                 raise InvalidInput(
                     f"Others can read {file}, and log in with the tokens in it",
                     next_step=f"Run `chmod 600 {file}`, then `snapkeep logout` to make them worthless.",
                 )
-            return {server: _session(found) for server, found in json.load(opened).items()}
+            sessions = msgspec.json.decode(opened.read(), type=dict[str, Session])
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise _unusable(file, error) from error
-    except (ValueError, AttributeError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise InvalidInput(
             f"{file} is not what `snapkeep login` writes", next_step="Remove it, and log in again."
         ) from error
-
-
-def _session(found: object) -> Session:
-    session = Session(**found)  # type: ignore[arg-type]
-    if not all(isinstance(value, str) for value in asdict(session).values()):
-        raise ValueError("a session is text")
-    if datetime.fromisoformat(session.expires_at).tzinfo is None:
-        raise ValueError("the end has no time zone")
-    return session
+    return sessions
 
 
 @contextmanager
@@ -111,24 +104,24 @@ def _changing() -> Iterator[dict[str, Session]]:
         fcntl.flock(held, fcntl.LOCK_EX)
         sessions = _read(file)
         yield sessions
-        _write(file, {server: asdict(session) for server, session in sorted(sessions.items())})
+        _write(file, msgspec.json.format(msgspec.json.encode(dict(sorted(sessions.items())))) + b"\n")
     except OSError as error:
         raise _unusable(file, error) from error
     finally:
         os.close(held)
 
 
-def _write(file: Path, content: object) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".credentials-")  # mode 0600 from the beginning
+def _write(file: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".credentials-")  # mode 0600 from the beginning
+    temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            json.dump(content, opened, indent=2)
-            opened.write("\n")
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        os.replace(temporary, file)  # noqa: PTH105 - as mkstemp named it
+        temporary.replace(file)
     except BaseException:
-        os.unlink(temporary)  # noqa: PTH108
+        temporary.unlink()
         raise
 
 

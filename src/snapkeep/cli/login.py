@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from snapkeep.cli.options import DEFAULT, Common
@@ -30,7 +31,8 @@ def login(name: str | None = None, /, *, password_file: Path | None = None, comm
     name = name or (before.name if before else _own_name())
     password = get_password(password_file, f"Password of {name} at {rest.url}: ")
     answer = rest.request("POST", "/login", json={"name": name, "password": password})
-    session = credentials.Session(name, answer["token"], answer["about"]["expires_at"])
+    expires_at = str(answer["about"]["expires_at"])
+    session = credentials.Session(name, answer["token"], datetime.fromisoformat(expires_at))
     try:
         credentials.keep(rest.url, session)
     except SnapkeepError:
@@ -40,9 +42,9 @@ def login(name: str | None = None, /, *, password_file: Path | None = None, comm
         with suppress(SnapkeepError):  # it is over already
             common.connect(token=before.token).request("POST", "/logout")
     if common.json:
-        output.print_json({"server": rest.url, "name": name, "expires_at": session.expires_at})
+        output.print_json({"server": rest.url, "name": name, "expires_at": expires_at})
         return
-    until = output.cell("expires_at", session.expires_at)
+    until = output.cell("expires_at", expires_at)
     output.console.print(f"Logged in at {rest.url} as {name}, until {until}.", markup=False, soft_wrap=True)
     for variable in ("SNAPKEEP_TOKEN", "SNAPKEEP_TOKEN_FILE"):
         if os.environ.get(variable):
