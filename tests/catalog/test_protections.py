@@ -271,6 +271,15 @@ async def test_what_is_being_deleted_is_protected_only_after_that_failed(catalog
         assert (await place(catalog, subject, until=await in_a_day(catalog) + 3 * DAY)).in_force
 
 
+async def test_a_deletion_that_died_with_its_server_keeps_nobody_from_protecting(catalog: Catalog) -> None:
+    _, backup = await subjects(catalog)
+    await catalog.protections.begin_deletion(backup, "d", by="eve")
+    with pytest.raises(Busy):
+        await place(catalog, backup, until=await in_a_day(catalog))
+    await catalog.protections.end_lost_deletions()
+    assert (await place(catalog, backup, until=await in_a_day(catalog))).in_force
+
+
 # -- the time ----------------------------------------------------------------------------------------------------------
 async def test_a_lock_ends_by_time_that_was_seen_to_pass(catalog: Catalog) -> None:
     snapshot, _ = await subjects(catalog)

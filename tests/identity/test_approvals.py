@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,9 +47,10 @@ class World:
         await self.identities.grant(LOCAL, await self.catalog.identities.get(name), "administrator", "all")
 
     async def person(self, name: str) -> Principal:
+        """Return somebody who has logged in."""
         found = await self.identities.known(name)
         assert found is not None
-        return found
+        return replace(found, is_session=True)
 
     async def asked(self, asked: Asked = ASKED, by: Principal = LOCAL) -> str:
         with pytest.raises(ApprovalRequired) as caught:
@@ -70,6 +72,24 @@ async def world(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
             await made.add(name)
         await made.approvals.set_four_eyes(LOCAL, FourEyes(frozenset(USUAL), 1, 24))
         yield made
+
+
+async def test_a_token_approves_nothing(world: World) -> None:
+    """Whatever holds it: a script with an officer's token is no second person."""
+    approval = await world.asked()
+    with pytest.raises(PermissionDenied, match="only people approve"):
+        await world.approvals.decide(replace(await world.person("anna"), is_session=False), approval, "", approves=True)
+    await world.approve(approval)
+    assert await world.use(approval)
+
+
+async def test_an_approval_is_for_what_it_was_found_to_be_about(world: World) -> None:
+    """The same path may lead elsewhere by then: it has names, and beginnings of ids."""
+    approval = await world.asked()
+    await world.approve(approval)
+    with pytest.raises(Conflict, match=r"is for snapshot\.delete of s/a@x"):
+        await world.approvals.require(LOCAL, Action.SNAPSHOT_DELETE, "s/a@y", ASKED, approval)
+    assert await world.use(approval)
 
 
 async def test_what_is_not_covered_passes(world: World) -> None:

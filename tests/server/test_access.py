@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -241,7 +242,7 @@ def test_a_scope_hides_the_rest_in_every_list_and_by_every_id(
         me.request("POST", "/systems", json={"name": "mine", "plugin": "nutanix-files", "settings": {}})
 
 
-def test_scopes_of_systems_and_repositories(installation: Installation, people: People, tmp_path: Any) -> None:
+def test_scopes_of_systems_and_repositories(installation: Installation, people: People, tmp_path: Path) -> None:
     rest = installation.rest
     installation.add_system("files2")
     installation.discover("files2")
@@ -259,6 +260,13 @@ def test_scopes_of_systems_and_repositories(installation: Installation, people: 
     done = me.wait(me.request("POST", f"/assets/{asset['id']}/backups", json={"repository": "one"}))
     assert done["state"] == "succeeded"
     assert done["requester"] == me.request("GET", "/me")["name"]
+    restorer = people.someone(("restorer", "system:files2"))
+    to = {"target": str(tmp_path / "restored")}
+    asked = restorer.request("POST", f"/backups/{done['result']['backup_id']}/restore", json=to)
+    assert restorer.wait(asked)["state"] == "succeeded", "he sees what he has asked for"
+    assert asked["id"] in {item["id"] for item in restorer.request("GET", "/operations")["data"]}
+    with pytest.raises(NotFound):
+        people.someone(("viewer", "system:files1")).request("GET", f"/operations/{asked['id']}")
     with pytest.raises(NotFound):
         me.request("DELETE", "/systems/files1")
     for body in ({"name": "files3", "plugin": "nutanix-files", "settings": {}}, {}):
@@ -278,6 +286,22 @@ def test_to_retry_needs_what_asking_needs(installation: Installation, people: Pe
         with pytest.raises((PermissionDenied, NotFound)):
             people.someone((role, scope)).request("POST", f"/operations/{failed['id']}/retry")
     assert people.someone(("restorer", "system:files1")).request("POST", f"/operations/{failed['id']}/retry")
+
+
+def test_to_retry_a_backup_needs_its_repository(installation: Installation, people: People, tmp_path: Path) -> None:
+    rest = installation.rest
+    place = {"name": "vault", "location": str(tmp_path / "vault"), "password": "secret", "create": True}
+    rest.request("POST", "/repositories", json=place)
+    installation.fault("status", method="POST", status=400)
+    with pytest.raises(SnapkeepError):
+        installation.run("POST", f"/assets/{installation.asset()['id']}/backups", {"repository": "vault"})
+    failed = rest.request("GET", "/operations", params={"state": "failed"})["data"][0]
+    assert failed["kind"] == "backup"
+    with pytest.raises(NotFound, match="There is no repository"):
+        people.someone(("operator", "system:files1")).request("POST", f"/operations/{failed['id']}/retry")
+    both = people.someone(("operator", "system:files1"), ("operator", "repository:vault"))
+    assert both.wait(both.request("POST", f"/operations/{failed['id']}/retry"))["state"] == "succeeded"
+    rest.request("DELETE", "/repositories/vault", params={"force": True})
 
 
 # -- people, over REST -------------------------------------------------------------------------------------------------
@@ -334,7 +358,7 @@ def test_the_life_of_a_user(installation: Installation, people: People) -> None:
     rest.request("DELETE", "/identities/alice")
 
 
-def test_without_the_local_token_only_people_get_in(tmp_path: Any) -> None:
+def test_without_the_local_token_only_people_get_in(tmp_path: Path) -> None:
     server = Server(tmp_path / "closed", {"SNAPKEEP_LOCAL_TOKEN": "false"})
     try:
         server.begin()

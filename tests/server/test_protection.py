@@ -52,6 +52,16 @@ def names(own: Installation) -> list[str]:
     return [item["name"] for item in own.vendor_snapshots()]
 
 
+def test_a_repeated_hold_is_one(own: Installation) -> None:
+    """Who has lost the answer would else release one, and wonder what still keeps it."""
+    snapshot = own.snapshot()
+    path, key = f"/snapshots/{snapshot['id']}/holds", {"Idempotency-Key": "lost"}
+    first, again = (own.rest.request("POST", path, json={"reason": "x"}, headers=key) for _ in range(2))
+    assert first == again
+    assert len(list(own.rest.pages("/protections", snapshot_id=snapshot["id"]))) == 1
+    own.rest.request("DELETE", f"/holds/{first['id']}")
+
+
 # -- who may what ------------------------------------------------------------------------------------------------------
 def test_who_places_and_who_lets_go(own: Installation, people: People) -> None:
     snapshot = own.snapshot()

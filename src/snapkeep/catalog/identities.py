@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -63,13 +63,12 @@ class Identities:
             raise NotFound(f"There is no identity {name!r}", next_step="See `snapkeep identity list`.")
         return _identity(row)
 
-    async def change(self, identity_id: str, *, ends_sessions: bool, **values: Any) -> None:
-        """Change password or whether it is disabled."""
+    async def change(self, identity_id: str, *, ends: Collection[str] = (), **values: Any) -> None:
+        """Change password or whether it is disabled; tokens of the kinds `ends` let nobody in any more."""
         async with self._database.begin() as connection:
             await connection.execute(update(identities).where(identities.c.id == identity_id).values(**values))
-            if ends_sessions:
-                mine = (tokens.c.identity_id == identity_id) & (tokens.c.kind == "session")
-                await connection.execute(delete(tokens).where(mine))
+            theirs = (tokens.c.identity_id == identity_id) & tokens.c.kind.in_(ends)
+            await connection.execute(delete(tokens).where(theirs))
 
     async def remove(self, identity_id: str) -> None:
         """Forget one, with grants and tokens."""

@@ -94,6 +94,7 @@ class KeyFile:
         temporary = _written(self.path, [new_key()])
         try:
             os.link(temporary, self.path)
+            _sync(self.path.parent)
         except FileExistsError:
             return False
         finally:
@@ -105,6 +106,7 @@ class KeyFile:
         path = self.path.resolve()
         try:
             _written(path, keys).replace(path)
+            _sync(path.parent)
         except OSError as error:
             raise PermissionDenied(
                 f"The secret keys cannot be written to {self.path}: {error.strerror}",
@@ -174,6 +176,15 @@ def _checked(key: bytes, name: str) -> bytes:
             next_step="Restore it from its backup.",
         )
     return key
+
+
+def _sync(directory: Path) -> None:
+    """See that a name in a directory outlives a loss of power: what is sealed by a key must not outlive the key."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _written(path: Path, keys: Sequence[bytes]) -> Path:

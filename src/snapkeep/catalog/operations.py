@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,11 +15,13 @@ from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
 from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import OperationRecord, OperationState
-from snapkeep.catalog.tables import UtcDateTime, operations
+from snapkeep.catalog.tables import UtcDateTime, assets, operations, systems
 from snapkeep.catalog.visible import is_visible
 from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import InvalidInput, NotFound
 
+MOST_AT_ONCE = 500
+"""Ids that one query names: databases take some 65,000 parameters at most."""
 REPOSITORY = "repository:"
 """How `system_name` begins of what works on a repository; no system is called so."""
 
@@ -177,11 +179,32 @@ class Operations:
             return [Face(*row) for row in await connection.execute(select(*_FACE).where(wanted))]
 
     async def of_ids(self, ids: Collection[str]) -> list[OperationRecord]:
-        """Return those that are there, by their whole ids, in the order in which they were asked for."""
-        query = select(operations).where(operations.c.id.in_(ids))
+        """Return those that are there, by their whole ids, in the order in which operations were asked for."""
+        wanted, found = list(ids), []
         async with self._database.connect() as connection:
-            rows = await connection.execute(query.order_by(operations.c.created_at, operations.c.id))
-            return [_record(row) for row in rows]
+            for start in range(0, len(wanted), MOST_AT_ONCE):
+                query = select(operations).where(operations.c.id.in_(wanted[start : start + MOST_AT_ONCE]))
+                found += [_record(row) for row in await connection.execute(query)]
+        return sorted(found, key=lambda record: (record.created_at, record.id))
+
+    async def seen_by(self, records: Iterable[OperationRecord]) -> dict[str, tuple[str, str]]:
+        """Return id and name of the system by which each operation is seen: its own, or its asset's. None is left
+        out, as of a repository's check."""
+        found: dict[str, tuple[str, str]] = {}
+        by_asset: dict[str, list[str]] = {}
+        for record in records:
+            if not record.system_name.startswith(REPOSITORY):
+                found[record.id] = record.system_id, record.system_name
+            elif record.asset_id is not None:
+                by_asset.setdefault(record.asset_id, []).append(record.id)
+        wanted = list(by_asset)
+        query = select(assets.c.id, systems.c.id.label("system_id"), systems.c.name).join(systems)
+        async with self._database.connect() as connection:
+            for start in range(0, len(wanted), MOST_AT_ONCE):
+                some = assets.c.id.in_(wanted[start : start + MOST_AT_ONCE])
+                for row in await connection.execute(query.where(some)):
+                    found |= dict.fromkeys(by_asset[row.id], (row.system_id, row.name))
+        return found
 
     async def ended_since(self, since: datetime, limit: int) -> list[OperationRecord]:
         """Return operations that have ended since then, the last ones."""
@@ -351,14 +374,16 @@ class Operations:
 
 
 def _is_visible(visible: Visible) -> ColumnElement[bool]:
-    """What works on a repository has `repository:` and its name in place of a system's."""
+    """What works on a repository has `repository:` and its name in place of a system's: it is seen by its asset's."""
     name = operations.c.system_name
+    works_on_repository = name.startswith(REPOSITORY)
+    of_asset = select(systems.c.id).join(assets).where(assets.c.id == operations.c.asset_id)
     return is_visible(
         visible,
-        system=name,
-        system_id=operations.c.system_id,
+        system=case((works_on_repository, of_asset.with_only_columns(systems.c.name).scalar_subquery()), else_=name),
+        system_id=case((works_on_repository, of_asset.scalar_subquery()), else_=operations.c.system_id),
         asset_id=operations.c.asset_id,
-        repository=case((name.startswith(REPOSITORY), func.substr(name, len(REPOSITORY) + 1))),
+        repository=case((works_on_repository, func.substr(name, len(REPOSITORY) + 1))),
     )
 
 

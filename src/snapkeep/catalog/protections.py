@@ -77,9 +77,10 @@ class Protections:
             "placed_at": wall,
         }
         async with self._database.begin() as connection:
+            now = await self.time.held(connection)  # before the row, as everybody: else two could wait for each other
             if not await _hold(connection, subject):
                 raise NotFound(f"{subject.reference} no longer exists")
-            _require_future(until, max(wall, await self.time.held(connection)))
+            _require_future(until, max(wall, now))
             if deletion := await connection.scalar(_begun(subject)):
                 raise Busy(
                     f"{subject.reference} is being deleted already",
@@ -191,8 +192,8 @@ class Protections:
         """
         begun = self._database.insert(deletions)
         async with self._database.begin() as connection:
-            await _hold(connection, subject)
             now = await self.time.held(connection)
+            await _hold(connection, subject)
             await _require_none(connection, _column(subject) == subject.id, now)
             values = {"id": deletion_id, "subject_id": subject.id, "requester": by, "at": now}
             first = begun.values(**values, begun=True, counted=False)
@@ -202,6 +203,13 @@ class Protections:
         """Note that a recovery point was not deleted after all."""
         async with self._database.begin() as connection:
             await connection.execute(update(deletions).where(deletions.c.id == deletion_id).values(begun=False))
+
+    async def end_lost_deletions(self) -> None:
+        """Note the same for all recovery points that are still there: for a server that begins, and alone deletes
+        them."""
+        lost = deletions.c.begun & deletions.c.subject_id.in_(select(backups.c.id))
+        async with self._database.begin() as connection:
+            await connection.execute(update(deletions).where(lost).values(begun=False))
 
     async def count(self, system_id: str) -> int:
         """Count the holds and locks of the snapshots of a system, also of those that are gone."""

@@ -106,6 +106,11 @@ class Approvals:
             approval = await self._catalog.approvals.get(approval_id, by.name)
         except NotFound as error:  # said of the approval, not of what the request is about
             raise Conflict(f"{by.name!r} has no approval {approval_id!r:.80}", next_step=error.next_step) from error
+        if (approval.action, approval.subject) != (action, subject):  # a name or the beginning of an id led elsewhere
+            raise Conflict(
+                f"The approval {approval.id[:8]} is for {approval.action} of {approval.subject}",
+                next_step="Ask for approval of this.",
+            )
         await self._use(approval, asked, policy)
         return True
 
@@ -185,7 +190,7 @@ class Approvals:
     async def decide(self, by: Principal, approval_id: str, comment: str, *, approves: bool) -> ApprovalRecord:
         """Approve or refuse. Raises PermissionDenied for who may not about this one, NotFound, Conflict."""
         approval = await self._catalog.approvals.get(approval_id)
-        if by.kind is not IdentityKind.USER:
+        if not by.is_session:
             raise PermissionDenied(
                 f"{by.name!r} is no user who has logged in: only people approve",
                 next_step="Log in with `snapkeep login`, or let another user decide.",

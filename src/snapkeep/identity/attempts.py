@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ class Attempts:
     def begin(self, name: str, address: str) -> None:
         """Note an attempt, as failed until it has succeeded: many at once are many. Raises RateLimited when it is too
         early for another one."""
+        address = _network(address)
         wait = max(self._wait((name, address), FREE), self._wait(("", address), FREE_OF_ADDRESS))
         if wait > 0:
             raise RateLimited(
@@ -41,6 +43,7 @@ class Attempts:
 
     def succeeded(self, name: str, address: str) -> None:
         """Forget the failures of a name, and of its address this one attempt."""
+        address = _network(address)
         self._failed.pop((name, address), None)
         count, last = self._failed.get(("", address), (0, 0.0))
         if count:
@@ -53,3 +56,12 @@ class Attempts:
             self._failed.pop(key, None)
             return 0.0
         return min(LONGEST, 2.0 ** min(count - free, 20)) - passed if count >= free else 0.0
+
+
+def _network(address: str) -> str:
+    """Return what one caller has: of IPv6 that is a network of 64 bits (RFC 6177)."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return address if found.version == 4 else str(ipaddress.ip_network((found, 64), strict=False))

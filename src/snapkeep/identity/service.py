@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from snapkeep.catalog.catalog import Catalog
@@ -58,7 +58,8 @@ class Identities:
         await self._catalog.identities.used(record, now)
         limits = None if record.limits is None else tuple(_grant(role, scope, own) for role, scope in record.limits)
         grants = tuple(_grant(item.role, item.scope, own) for item in granted)
-        return Principal(record.identity_name, record.identity_kind, grants, limits, record.id)
+        is_session = record.kind == "session"
+        return Principal(record.identity_name, record.identity_kind, grants, limits, record.id, is_session)
 
     async def known(self, name: str) -> Principal | None:
         """Return somebody as he is now, whatever he is logged in with; None when nobody is let in under this name."""
@@ -88,9 +89,7 @@ class Identities:
             )
         self._attempts.succeeded(name, address)
         if identity.password is not None and is_outdated(identity.password):
-            await self._catalog.identities.change(
-                identity.id, ends_sessions=False, password=await hash_password(password)
-            )
+            await self._catalog.identities.change(identity.id, password=await hash_password(password))
         return await self._token(identity, "login", "session", None, self._clock.now() + SESSION)
 
     # -- tokens ------------------------------------------------------------------------------------------------------
@@ -102,10 +101,10 @@ class Identities:
         limits: Sequence[tuple[str, str]] | None,
         expires_at: datetime,
     ) -> tuple[str, TokenRecord]:
-        """Return a new token, to be shown once: one's own, or that of a service account. Raises InvalidInput,
-        PermissionDenied.
+        """Return a new token, to be shown once: one's own, made in a session, or that of a service account.
 
-        One that is made with a narrowed token is narrowed at least as much: it takes the same limits.
+        A token makes no others for whom it stands: it could be narrow, or stolen, and would outlive itself. Raises
+        InvalidInput, PermissionDenied.
         """
         now = self._clock.now()
         if not now < expires_at <= now + LONGEST_TOKEN:
@@ -117,13 +116,12 @@ class Identities:
             raise PermissionDenied(
                 f"{identity.name!r} makes his own tokens", next_step="Tokens for others are for service accounts."
             )
-        if by.limits is not None:
-            if limits is not None:
-                raise PermissionDenied(
-                    "A token that is narrowed makes no others than such as itself",
-                    next_step="Log in, and make it then.",
-                )
-            limits = [(limit.role, str(limit.scope)) for limit in by.limits]
+        if identity.name == by.name and not by.is_session:
+            raise PermissionDenied(
+                "A token makes no other tokens for whom it stands",
+                next_step="Log in with `snapkeep login`, and make it then; for a service account, let somebody make it "
+                "who manages identities.",
+            )
         if limits is not None:
             await self._require_roles(role for role, _ in limits)
             limits = [(role, str(Scope.parse(scope))) for role, scope in limits]
@@ -161,22 +159,28 @@ class Identities:
         return await self._catalog.identities.add(self._clock.new_id(), name, kind, kept, self._clock.now())
 
     async def set_password(self, identity: IdentityRecord, password: str) -> None:
-        """Give a user another password, and end his sessions. Raises InvalidInput."""
+        """Give a user another password, and end his sessions and tokens: somebody else may have had the old one.
+
+        Raises InvalidInput.
+        """
+        await self._set_password(identity, password, ends=("session", "api"))
+
+    async def _set_password(self, identity: IdentityRecord, password: str, *, ends: Collection[str]) -> None:
         if identity.kind is not IdentityKind.USER:
             raise InvalidInput(f"{identity.name!r} is a service account: it has tokens, no password")
-        await self._catalog.identities.change(identity.id, ends_sessions=True, password=await hash_password(password))
+        await self._catalog.identities.change(identity.id, ends=ends, password=await hash_password(password))
 
     async def change_password(self, identity: IdentityRecord, old: str, new: str, address: str) -> None:
-        """Change one's own password. Raises AuthenticationFailed, RateLimited, InvalidInput."""
+        """Change one's own password; sessions end. Raises AuthenticationFailed, RateLimited, InvalidInput."""
         self._attempts.begin(identity.name, address)
         if not await is_password(identity.password, old):
             raise AuthenticationFailed("The old password is wrong", next_step="Try again.")
         self._attempts.succeeded(identity.name, address)
-        await self.set_password(identity, new)
+        await self._set_password(identity, new, ends=("session",))
 
     async def disable(self, identity: IdentityRecord, *, disabled: bool) -> None:
         """Let nobody in under this identity, or let him in again; its sessions end."""
-        await self._catalog.identities.change(identity.id, ends_sessions=disabled, disabled=disabled)
+        await self._catalog.identities.change(identity.id, ends=("session",) if disabled else (), disabled=disabled)
 
     async def grant(self, by: Principal, identity: IdentityRecord, role: str, scope: str) -> GrantRecord:
         """Give a role within a scope. Raises NotFound, InvalidInput, PermissionDenied (oneself)."""

@@ -193,6 +193,8 @@ class Principal:
     limits: tuple[Grant, ...] | None = None
     """What a token was narrowed to; None: not at all."""
     token_id: str | None = None
+    is_session: bool = False
+    """Whether it is a person who has logged in, and no token that anything may hold."""
 
     def may(self, action: Action, subject: Subject = INSTALLATION) -> bool:
         """Say whether an action on a subject is allowed."""

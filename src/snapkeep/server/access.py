@@ -213,12 +213,10 @@ class Access:
                     system_id = await self._system_id(record.system_name)
             case OperationRecord():
                 of_repository = record.system_name.startswith(REPOSITORY)
-                subject = Subject(
-                    record.system_name,
-                    record.asset_id,
-                    record.system_name.removeprefix(REPOSITORY) if of_repository else None,
-                )
-                system_id = record.system_id
+                found = (await self._parts.catalog.operations.seen_by([record])).get(record.id)
+                system_id, system = found or (None, None)
+                repository = record.system_name.removeprefix(REPOSITORY) if of_repository else None
+                subject = Subject(system, record.asset_id, repository)
             case ProtectionRecord():
                 system_id = record.system_id
                 subject = Subject(record.system_name, record.asset_id, record.repository_name)

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import structlog
@@ -35,17 +35,29 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 ON_RECORD = frozenset({
     "/backups/{backup_id}/entries", "/backups/{backup_id}/find", "/backups/{backup_id}/content", "/audit/export",
+    "/change-lists/{list_id}/entries",
 })  # fmt: skip
-"""What is recorded although it only reads: it hands out data."""
+"""What is recorded although it only reads: it hands out data, or names of files."""
 NOBODY = ("", "unknown")
 """Actor and kind, where no identity was proved."""
 REFUSALS = 100
-"""Refused tries of one source that are recorded in a minute; of more, only their number is."""
+"""Refused tries of one who is known, or of one address, that are recorded in a minute; of more, only their number."""
 REFUSALS_IN_ALL = 1000
 MINUTE = 60.0
 _MOST_FIELDS = 50
 
 log = structlog.get_logger(__name__)
+
+
+class _Who(NamedTuple):
+    """Who has tried: somebody by name, or an address from which nobody was known."""
+
+    actor: str
+    kind: str
+    source: str
+
+
+OTHERS = _Who(*NOBODY, "*")
 
 
 class Auditor:
@@ -55,8 +67,8 @@ class Auditor:
         self.clock = clock
         self._audit = audit
         self._minute = minute
-        self._recorded: Counter[str] = Counter()
-        self._suppressed: Counter[str] = Counter()
+        self._recorded: Counter[_Who] = Counter()
+        self._suppressed: Counter[_Who] = Counter()
         self._ends = 0.0
         self._counting: asyncio.Task[None] | None = None
 
@@ -88,12 +100,14 @@ class Auditor:
         if now >= self._ends:
             self._recorded.clear()
             self._ends = now + self._minute
-        source = entry.source if entry.source in self._recorded or self._recorded.total() < REFUSALS_IN_ALL else "*"
-        if self._recorded[source] < REFUSALS and self._recorded.total() < REFUSALS_IN_ALL:
-            self._recorded[source] += 1
+        who = _Who(entry.actor, entry.actor_kind, "" if entry.actor else entry.source)
+        if who not in self._recorded and self._recorded.total() >= REFUSALS_IN_ALL:
+            who = OTHERS
+        if self._recorded[who] < REFUSALS and self._recorded.total() < REFUSALS_IN_ALL:
+            self._recorded[who] += 1
             await self.record(entry)
             return
-        self._suppressed[source] += 1
+        self._suppressed[who] += 1
         if self._counting is None or self._counting.done():
             self._counting = asyncio.create_task(self._count())
 
@@ -104,20 +118,19 @@ class Auditor:
                 await self._record_suppressed()
 
     async def _record_suppressed(self) -> None:
-        """Append one line for each source with the number of its tries that have none; `*`: of all the others."""
-        actor, kind = NOBODY
-        for source, number in list(self._suppressed.items()):
+        """Append one line for each of those who tried, with the number of their tries that have none."""
+        for who, number in list(self._suppressed.items()):
             entry = Entry(
-                actor=actor,
-                actor_kind=kind,
-                source=source,
+                actor=who.actor,
+                actor_kind=who.kind,
+                source=who.source,
                 action="suppressed",
                 subject="",
                 outcome=Outcome.REFUSED,
                 detail={"count": number},
             )
             await self.record(entry)
-            self._suppressed[source] -= number
+            self._suppressed[who] -= number
             self._suppressed = +self._suppressed
 
 
@@ -147,7 +160,8 @@ class AuditedRequest:
         if not isinstance(self._scope.get("route"), APIRoute) or status == 405:  # nothing of ours was asked for
             return None
         hidden = status == 404 and self._state.get("hidden", False)
-        if status in {401, 403} or hidden or (self._changes and 400 <= status < 500 and not self._is_known):
+        too_fast = status == 429 and self._changes and not self._runs
+        if status in {401, 403} or hidden or too_fast or (self._changes and 400 <= status < 500 and not self._is_known):
             return Outcome.REFUSED
         if not self._changes:
             return Outcome.DONE if status < 400 and self._template in ON_RECORD else None
@@ -163,7 +177,7 @@ class AuditedRequest:
         else:
             detail = _about_error(content)
         entry = self._entry(outcome, status, content, detail)
-        is_flood = outcome is Outcome.REFUSED and not (self._runs and self._is_known)
+        is_flood = status >= 400 and not (self._runs and self._is_known)
         await (self._auditor.refuse(entry) if is_flood else self._auditor.record(entry))
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from snapkeep.catalog.database import is_outage
 from snapkeep.catalog.operations import REPOSITORY, Face
 from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import OperationRecord, OperationState
-from snapkeep.model.access import Action, Principal, Subject
+from snapkeep.model.access import Action, IdentityKind, Principal, Subject
 from snapkeep.model.errors import RateLimited
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.service import Operations
@@ -41,6 +41,8 @@ RECHECK_SECONDS = 30.0
 OVERLAP = timedelta(seconds=10)
 """Ends of operations are told by the clocks of their workers, which differ a little."""
 MOST_STREAMS = 1000
+MOST_OF_ONE = 50
+"""Streams of one identity; nobody keeps the others out."""
 MOST_AT_FIRST = 1000
 
 _EVENT_ID = re.compile(r"([0-9]{1,14})-([0-9a-f]{16})")
@@ -139,12 +141,19 @@ class Feed:
         self._explained: dict[str, tuple[float, str]] = {}
         self._since = clock.now()
 
+    def require_room(self, principal: Principal) -> None:
+        """Raise RateLimited when too many streams are open, or too many of one identity."""
+        own = sum(stream.principal.name == principal.name for stream in self._streams)
+        is_local = principal.kind is IdentityKind.LOCAL
+        if len(self._streams) >= MOST_STREAMS or (own >= MOST_OF_ONE and not is_local):
+            raise RateLimited(
+                f"{len(self._streams)} streams of events are open, {own} of them {principal.name!r}'s",
+                next_step="Close some, or try later.",
+                retry_after=10,
+            )
+
     @contextmanager
     def _listening(self, stream: Stream) -> Iterator[None]:
-        if len(self._streams) >= MOST_STREAMS:
-            raise RateLimited(
-                f"{MOST_STREAMS} streams of events are open", next_step="Close some, or try later.", retry_after=10
-            )
         self._streams.add(stream)
         if self._task is None or self._task.done():
             self._known.clear()
@@ -190,7 +199,9 @@ class Feed:
             found = [] if record is None else [record]
         else:
             states = [state for state in OperationState if not state.ended]
-            found = [*await self._catalog.operations.find(states=states, paging=Paging(limit=MOST_AT_FIRST))]
+            visible = stream.principal.visible(Action.OPERATION_READ)
+            paging = Paging(limit=MOST_AT_FIRST)
+            found = [*await self._catalog.operations.find(states=states, paging=paging, visible=visible)]
             if last:
                 since = datetime.fromtimestamp(int(last[1]) / 1000, UTC) - OVERLAP
                 found += await self._catalog.operations.ended_since(since, MOST_AT_FIRST)
@@ -259,15 +270,23 @@ class Feed:
         return [row for row in due if self._explained.get(row, (0.0, ""))[1] != told[row]]
 
     async def _events(self, records: Sequence[OperationRecord]) -> list[Event]:
-        labels = await self._labels(records)
+        systems = await self._catalog.operations.seen_by(records)
+        labels = await self._labels(records, systems)
         stamp = int(self._clock.now().timestamp() * 1000)
-        return [self._event(record, labels, stamp) for record in records]
+        return [self._event(record, systems.get(record.id), labels, stamp) for record in records]
 
-    def _event(self, record: OperationRecord, labels: dict[str, dict[str, str]], stamp: int) -> Event:
+    def _event(
+        self,
+        record: OperationRecord,
+        system: tuple[str, str] | None,
+        labels: dict[str, dict[str, str]],
+        stamp: int,
+    ) -> Event:
         name = record.system_name
+        system_id, system_name = system or ("", None)
         pairs = {
             f"{key}={value}"
-            for subject in (record.system_id, record.asset_id or "")
+            for subject in (system_id, record.asset_id or "")
             for key, value in labels.get(subject, {}).items()
         }
         repository = name.removeprefix(REPOSITORY) if name.startswith(REPOSITORY) else None
@@ -276,14 +295,17 @@ class Feed:
         data = OperationOut.of(record, phase or None).model_dump_json().encode()
         return Event(
             record=record,
-            subject=Subject(name, record.asset_id, repository, frozenset(pairs)),
+            subject=Subject(system_name, record.asset_id, repository, frozenset(pairs)),
             mark=mark.hexdigest(),
             text=b"event: operation\nid: %d-%s\ndata: %s\n\n" % (stamp, mark.hexdigest().encode(), data),
         )
 
-    async def _labels(self, records: Sequence[OperationRecord]) -> dict[str, dict[str, str]]:
+    async def _labels(
+        self, records: Sequence[OperationRecord], systems: Mapping[str, tuple[str, str]]
+    ) -> dict[str, dict[str, str]]:
         """Return the labels that decide who may see these; read only when somebody's grants go by labels."""
         if not any(stream.principal.goes_by_labels for stream in self._streams):
             return {}
-        ids = {row for record in records for row in (record.system_id, record.asset_id) if row is not None}
+        ids = {record.asset_id for record in records if record.asset_id is not None}
+        ids |= {system_id for system_id, _ in systems.values()}
         return await self._catalog.identities.labels_of(ids)

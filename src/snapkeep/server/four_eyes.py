@@ -20,7 +20,8 @@ async def require_approval(
     """Let a request pass that needs no approval, or has one; say whether it was used up. Raises ApprovalRequired."""
     if action.value.endswith(".read") or _is_dry_run(request):
         return False
-    asked = Asked(request.method, request.url.path, request.url.query, await request.body())
+    query = request.scope["query_string"].decode("latin-1")
+    asked = Asked(request.method, request.scope["path"], query, await request.body())
     return await parts.approvals.require(principal, action, subject, asked, request.headers.get(HEADER) or None)
 
 

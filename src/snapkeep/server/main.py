@@ -127,6 +127,7 @@ async def _opened(
         patiently(opened, settings, clock) as (catalog, parts),
         tls.watched(tell_address) if tls else nullcontext(),
     ):
+        await catalog.protections.end_lost_deletions()
         tell_address()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))

@@ -33,7 +33,7 @@ DryRun = Annotated[
 
 def key_id(request: Request, principal: Principal, key: str) -> str:
     """Return the id of a key: every caller has his own, for every path."""
-    return str(uuid.uuid5(_KEYS, f"{principal.name} {request.url.path} {key}"))
+    return str(uuid.uuid5(_KEYS, f"{principal.name} {request.scope['path']} {key}"))
 
 
 async def content_of(request: Request) -> bytes:

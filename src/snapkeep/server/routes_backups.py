@@ -251,7 +251,7 @@ async def forget_backup(
 
     try:
         await asyncio.to_thread(forget)
-    except SnapkeepError:
+    except Exception:
         await parts.catalog.protections.end_deletion(deletion)
         raise
     await parts.catalog.backups.remove(backup.id)

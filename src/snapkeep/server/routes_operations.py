@@ -113,6 +113,7 @@ async def follow_operations(
 ) -> StreamingResponse:
     """Follow operations as server-sent events: first those under way, then whatever changes, without end."""
     wanted = Filter(system, frozenset(kind or ()), frozenset(state or ()), asset_id, requester)
+    parts.feed.require_room(principal)
     return _streamed(parts.feed.follow(Stream(principal, filter=wanted), last_event_id, again))
 
 
@@ -125,6 +126,7 @@ async def follow_operation(
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """Follow an operation to its end as server-sent events."""
+    parts.feed.require_room(principal)
     return _streamed(parts.feed.follow(Stream(principal, operation.id), last_event_id, again))
 
 
@@ -171,6 +173,8 @@ async def retry_operation(
         action = Action.BACKUP_PUT_BACK
     await access.require_on(action, operation)
     await access.quiesced(operation.request.get("quiesce") or ())
+    if operation.kind == "backup":
+        await access.repository(operation.request["repository_id"], Action.REPOSITORY_USE)
     return OperationOut.of(await parts.operations.retry(operation, caller))
 
 

@@ -13,6 +13,7 @@ from snapkeep.model.protections import Cooling, ProtectionKind
 from snapkeep.server.access import Caller, allow, for_anyone_known, listed, on_backup, on_protection, on_snapshot
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Wanted, wanted
+from snapkeep.server.once import Single
 from snapkeep.server.schemas import Page
 from snapkeep.server.schemas_protection import CoolingIn, CoolingOut, HoldIn, LockEndIn, LockIn, ProtectionOut
 
@@ -45,20 +46,28 @@ async def show_protection(
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------
-@router.post("/snapshots/{snapshot_id}/holds", status_code=status.HTTP_201_CREATED)
+@router.post("/snapshots/{snapshot_id}/holds", status_code=status.HTTP_201_CREATED, response_model=ProtectionOut)
 async def hold_snapshot(
-    snapshot: Annotated[SnapshotRecord, on_snapshot(Action.HOLD_PLACE)], body: HoldIn, caller: Caller, parts: Parts
-) -> ProtectionOut:
+    snapshot: Annotated[SnapshotRecord, on_snapshot(Action.HOLD_PLACE)],
+    body: HoldIn,
+    caller: Caller,
+    parts: Parts,
+    once: Single,
+) -> ProtectionOut | Response:
     """Hold a snapshot: it is not deleted before the hold is released, or ends."""
-    return await _held(snapshot, body, caller, parts)
+    return await once.answer(lambda: _held(snapshot, body, caller, parts))
 
 
-@router.post("/backups/{backup_id}/holds", status_code=status.HTTP_201_CREATED)
+@router.post("/backups/{backup_id}/holds", status_code=status.HTTP_201_CREATED, response_model=ProtectionOut)
 async def hold_backup(
-    backup: Annotated[BackupRecord, on_backup(Action.HOLD_PLACE)], body: HoldIn, caller: Caller, parts: Parts
-) -> ProtectionOut:
+    backup: Annotated[BackupRecord, on_backup(Action.HOLD_PLACE)],
+    body: HoldIn,
+    caller: Caller,
+    parts: Parts,
+    once: Single,
+) -> ProtectionOut | Response:
     """Hold a recovery point: it is not forgotten before the hold is released, or ends."""
-    return await _held(backup, body, caller, parts)
+    return await once.answer(lambda: _held(backup, body, caller, parts))
 
 
 async def _held(
@@ -84,20 +93,28 @@ async def release_hold(
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
-@router.post("/snapshots/{snapshot_id}/locks", status_code=status.HTTP_201_CREATED)
+@router.post("/snapshots/{snapshot_id}/locks", status_code=status.HTTP_201_CREATED, response_model=ProtectionOut)
 async def lock_snapshot(
-    snapshot: Annotated[SnapshotRecord, on_snapshot(Action.LOCK_PLACE)], body: LockIn, caller: Caller, parts: Parts
-) -> ProtectionOut:
+    snapshot: Annotated[SnapshotRecord, on_snapshot(Action.LOCK_PLACE)],
+    body: LockIn,
+    caller: Caller,
+    parts: Parts,
+    once: Single,
+) -> ProtectionOut | Response:
     """Lock a snapshot: it is not deleted before a date. Nobody shortens a compliance lock."""
-    return await _locked(snapshot, body, caller, parts)
+    return await once.answer(lambda: _locked(snapshot, body, caller, parts))
 
 
-@router.post("/backups/{backup_id}/locks", status_code=status.HTTP_201_CREATED)
+@router.post("/backups/{backup_id}/locks", status_code=status.HTTP_201_CREATED, response_model=ProtectionOut)
 async def lock_backup(
-    backup: Annotated[BackupRecord, on_backup(Action.LOCK_PLACE)], body: LockIn, caller: Caller, parts: Parts
-) -> ProtectionOut:
+    backup: Annotated[BackupRecord, on_backup(Action.LOCK_PLACE)],
+    body: LockIn,
+    caller: Caller,
+    parts: Parts,
+    once: Single,
+) -> ProtectionOut | Response:
     """Lock a recovery point: it is not forgotten before a date. Nobody shortens a compliance lock."""
-    return await _locked(backup, body, caller, parts)
+    return await once.answer(lambda: _locked(backup, body, caller, parts))
 
 
 async def _locked(
