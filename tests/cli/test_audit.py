@@ -109,6 +109,10 @@ def test_list_shows_who_did_what(server: Server, here: Console) -> None:
     first = here.json(audit.list_lines, oldest_first=True, outcome="asked", limit=1)[0]
     assert (first["seq"], first["outcome"]) == (1, "asked")
     assert here.json(audit.list_lines, action="nothing") == []
+    assert here.json(audit.list_lines, since="1h", oldest_first=True, limit=1)[0]["seq"] == 1
+    assert here.json(audit.list_lines, until="1h") == here.json(audit.list_lines, since="2999-12-31") == []
+    with pytest.raises(InvalidInput, match="no time"):
+        here.json(audit.list_lines, since="yesterday")
 
 
 def test_the_log_is_verified_beside_the_server(server: Server, here: Console) -> None:

@@ -62,6 +62,55 @@ def test_what_cannot_be_meant_is_said(own: Installation) -> None:
     assert own.cli("hold", "list").out == ""
 
 
+def test_a_name_is_one_part_of_a_path(own: Installation) -> None:
+    own.snapshot("five")
+    held = own.cli("hold", "place", "files1/projects@five", "--reason", "x", "-o", "json").json()
+    [key] = own.rest.request("GET", "/keys")["data"]
+    for command in (
+        ("hold", "release", f"{held['id']}#x"),
+        ("hold", "place", "none?x=1", "--reason", "x"),
+        ("approval", "show", "none?x=1"),
+        ("approval", "run", "none?x=1"),
+        ("approval", "refuse", "none?x=1"),
+        ("key", "retire", f"none?x={key['id']}"),
+    ):
+        ran = own.cli(*command, "-o", "json")
+        assert (ran.code, "x" in ran.error()["message"]) == (NotFound.exit_code, True), ran
+    assert own.cli("hold", "release", held["id"]).code == 0
+
+
+def test_what_is_not_given_stays(own: Installation) -> None:
+    people = People(own)
+    for name in ("anna", "bob", "carl"):
+        people.user(name, "administrator", "security-officer")
+
+    def approved(*arguments: str) -> Ran:
+        approval = own.cli(*arguments, "-o", "json", env=people.env("anna")).error()["details"]["approval_id"]
+        for name in ("bob", "carl"):
+            assert own.cli("approval", "approve", approval, env=people.env(name)).code == 0
+        return own.cli(*arguments, "--approval", approval, env=people.env("anna"))
+
+    begun = own.cli("four-eyes", "set", "snapshot.delete", "--needed", "2", "--hours", "48", env=people.env("anna"))
+    assert begun.code == 0, begun
+    before = own.rest.request("GET", "/four-eyes")
+    changed = approved("four-eyes", "set", "--hours", "72")
+    assert [line.split() for line in changed.out.splitlines() if "was" in line] == [["hours", "72", "was", "48"]]
+    assert own.rest.request("GET", "/four-eyes") == {**before, "hours": 72}
+    assert approved("four-eyes", "set", "system.remove").code == 0
+    after = own.rest.request("GET", "/four-eyes")
+    assert (after["needed"], after["hours"]) == (2, 72)
+    assert {*after["actions"]} ^ {*before["actions"]} == {"snapshot.delete", "system.remove"}
+    assert approved("four-eyes", "off").code == 0
+    people.close()
+
+    assert own.cli("cooling", "set", "--hours", "12", "-o", "json").json() == {"limit": 20, "hours": 12}
+    changed = own.cli("cooling", "set", "--limit", "7")
+    assert [line.split() for line in changed.out.splitlines()] == [["limit", "7", "was", "20"], ["hours", "12"]]
+    assert own.cli("cooling", "set", "--hours", "9", "-o", "json").json() == {"limit": 7, "hours": 9}
+    assert own.cli("cooling", "set", "--hours", "0").code == InvalidInput.exit_code
+    assert own.cli("cooling", "off").code == 0
+
+
 def test_four_eyes(own: Installation) -> None:
     people = People(own)
     for name in ("anna", "bob"):

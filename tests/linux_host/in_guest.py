@@ -97,6 +97,8 @@ async def everything(who: Person, seen: dict[str, Any]) -> None:
     seen["refusals"] = sorted(asset.refusals)
     await who.restore(asset, old, "1234-5")
     seen["snapshots after the restore"] = sorted(await who.snapshots(asset))
+    seen["active after the restore"] = [name for name in ("data", "data.before-1234") if volumes()[name][4] == "a"]
+    run("lvchange", "--activate", "y", "vg0/data.before-1234")
     clone = await who.clone(asset, named, "vg0/copy")
     for name, device in (("restored", DEVICE), ("beside", f"{DEVICE}.before--1234"), ("clone", "/dev/mapper/vg0-copy")):
         run("mount", device, PLACE)

@@ -39,6 +39,7 @@ def test_a_restore_exchanges_and_loses_nothing(seen: dict[str, Any]) -> None:
     assert seen["restore while mounted"].startswith("unsupported")
     assert seen["refusals"] == ["diff-files"]
     assert (seen["restored"], seen["beside"]) == ("old", "new")
+    assert seen["active after the restore"] == ["data"], "both have the UUID of the file system"
     assert seen["snapshots"] == seen["snapshots after the restore"] == ["NB1", "before the upgrade"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,16 @@ from snapkeep.plugins.linux_host.file_systems import lvm as lvm_kind
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
+    with played(tmp_path, monkeypatch) as programs:
+        yield programs
+
+
+@contextmanager
+def played(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Programs]:
     """A host with a pool and a volume group."""
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    programs = Programs(tmp_path / "host", tmp_path / "bin")
+    (directory / "bin").mkdir(parents=True)
+    patch.setenv("PATH", f"{directory / 'bin'}:{os.environ['PATH']}")
+    programs = Programs(directory / "host", directory / "bin")
     with edited(programs.file) as state:
         zfs.create(state, "tank")
         zfs.create(state, "tank/data")
@@ -127,6 +133,51 @@ async def test_a_restore_of_zfs_loses_nothing(host: Programs) -> None:
         await who.restore(asset, newer, "5678-9")
         assert (live / "file").read_text() == "new"
         assert (await who.snapshots(asset)).keys() == {"NB1", "NB2"}
+    datasets = host.state()["datasets"]
+    assert datasets["tank/data"]["origin"] is None, "what was kept of it can be destroyed"
+    assert datasets["tank/data.before-1234"]["origin"] == "tank/data@NB2"
+    assert datasets["tank/data.before-5678"]["origin"] == "tank/data@NB1"
+
+
+async def test_a_restore_of_zfs_takes_nothing_from_others(host: Programs) -> None:
+    """A dataset that is a clone stays one, also when the restore is begun again."""
+    with edited(host.file) as state:
+        zfs.create(state, "tank/prod")
+        zfs.take(state, "tank/prod@P1", {})
+        zfs.zfs(state, ["clone", "tank/prod@P1", "tank/test"])
+    async with person(host, file_systems=["zfs"]) as who:
+        asset = await who.asset("tank/test")
+        snapshot = await who.create(asset, "NB1")
+        for _ in range(3):
+            await who.restore(asset, snapshot, "1234-5")
+    datasets = host.state()["datasets"]
+    assert "tank/prod@P1" in datasets
+    origins = {name: datasets[name]["origin"] for name in ("tank/prod", "tank/test", "tank/test.before-1234")}
+    assert origins == {"tank/prod": None, "tank/test": "tank/prod@P1", "tank/test.before-1234": "tank/test@NB1"}
+
+
+async def test_datasets_that_were_made_meanwhile_do_not_go_with_the_old_one(host: Programs) -> None:
+    async with person(host, file_systems=["zfs"]) as who:
+        asset = await who.asset("tank/data")
+        snapshot = await who.create(asset)
+        with edited(host.file) as state:
+            zfs.create(state, "tank/data/inner")
+        with pytest.raises(Conflict, match="tank/data/inner") as caught:
+            await who.restore(asset, snapshot, "1234-5")
+    assert caught.value.next_step
+    assert sorted(host.state()["datasets"]) == ["tank", "tank/data", "tank/data/inner", f"tank/data@{NAME}"]
+
+
+async def test_what_lies_in_a_kept_dataset_is_its_own(host: Programs) -> None:
+    """It inherits the property that says whose the snapshots of the kept one are."""
+    async with person(host, file_systems=["zfs"]) as who:
+        asset = await who.asset("tank/data")
+        await who.restore(asset, await who.create(asset), "1234-5")
+        with edited(host.file) as state:
+            zfs.create(state, "tank/data.before-1234/inner")
+            zfs.take(state, "tank/data.before-1234/inner@hourly", {})
+        assert (await who.snapshots(asset)).keys() == {NAME}
+        assert (await who.snapshots(await who.asset("tank/data.before-1234/inner"))).keys() == {"hourly"}
 
 
 async def test_a_dataset_that_is_busy_is_not_exchanged(host: Programs) -> None:
@@ -138,6 +189,8 @@ async def test_a_dataset_that_is_busy_is_not_exchanged(host: Programs) -> None:
         with pytest.raises(Busy):
             await who.restore(asset, snapshot, "1234-5")
         with edited(host.file) as state:
+            assert sorted(state["datasets"]) == ["tank", "tank/data", f"tank/data@{NAME}"]
+            assert state["datasets"]["tank/data"]["properties"] == {}
             state["datasets"]["tank/data"]["busy"] = False
         await who.restore(asset, snapshot, "1234-5")
     assert sorted(host.state()["datasets"]) == ["tank", "tank/data", "tank/data.before-1234", f"tank/data@{NAME}"]
@@ -247,6 +300,7 @@ async def test_a_restore_of_lvm_loses_nothing(host: Programs) -> None:
         assert await who.snapshots(asset) == {"NB1": old, "before the upgrade": newer}
         assert await who.snapshots(await who.asset("vg0/data.before-1234")) == {}
     state = host.state()
+    assert (volume(state)["active"], volume(state, "data.before-1234")["active"]) == (True, False)
     assert {"daily", "owner=ann"} <= set(volume(state)["tags"])
     assert (lvm.contents(state, volume(state)) / "file").read_text() == "old"
     assert (lvm.contents(state, volume(state, "data.before-1234")) / "file").read_text() == "new"
@@ -278,6 +332,22 @@ async def test_a_snapshot_is_mounted_without_a_write(host: Programs, kind: str, 
         await who.deport(export)
     state = host.state()
     assert (state["mounts"], state["volumes"][snapshot.id]["active"]) == ([], False)
+
+
+@pytest.mark.parametrize("nfs", ["none", "exportfs"])
+async def test_a_snapshot_that_cannot_be_mounted_is_not_left_active(host: Programs, tmp_path: Path, nfs: str) -> None:
+    (tmp_path / "bin" / "exportfs").write_text("#!/bin/sh\n")
+    (tmp_path / "bin" / "exportfs").chmod(0o755)
+    async with person(host, file_systems=["lvm"], nfs=nfs) as who:
+        asset = await who.asset("vg0/data")
+        snapshot = await who.create(asset)
+        with edited(host.file) as state:
+            state["volumes"][snapshot.id]["broken"] = True
+        with pytest.raises(SnapkeepError, match="Mounting vg0/data"):
+            await who.export(asset, snapshot)
+        assert who.roles.export is not None
+        assert [item async for item in who.roles.export.open_exports()] == []
+    assert not host.state()["volumes"][snapshot.id]["active"]
 
 
 async def test_a_mount_that_a_crash_left_is_taken_away(host: Programs) -> None:
@@ -336,6 +406,49 @@ async def test_a_name_that_lvm_does_not_take_is_refused(host: Programs, name: st
         asset = await who.asset("vg0/data")
         with pytest.raises(InvalidInput):
             await who.clone(asset, await who.create(asset), name)
+
+
+# -- restores that were interrupted ----------------------------------------------------------------------------------
+async def restored(directory: Path, kind: str, changes: int | None) -> tuple[int, dict[str, Any]]:
+    """Restore for the second time, on a host that dies after so many changes; return how many were left to it.
+
+    Once the host is back, the same restore is begun again. All that LVM or ZFS has in the end is returned.
+    """
+    with pytest.MonkeyPatch.context() as patch, played(directory, patch) as host:
+        patch.setattr("snapkeep.plugins.linux_host.host.PAUSE_SECONDS", 0)
+        patch.setattr("tests.linux_host.person.new_id", lambda: "the same each time")
+        with edited(host.file) as state:
+            zfs.create(state, "tank/prod")
+            zfs.take(state, "tank/prod@P1", {})
+            zfs.zfs(state, ["clone", "tank/prod@P1", "tank/test"])
+            zfs.zfs(state, ["set", "quota=1000000", "tank/test"])
+        name = {"zfs": "tank/test", "lvm": "vg0/data"}[kind]
+        async with person(host, file_systems=[kind]) as who:
+            asset = await who.asset(name)
+            first, second = await who.create(asset, "NB1"), await who.create(asset, "NB2")
+            await who.restore(asset, first, "1234-5")
+            host.left = changes
+            if changes is not None:
+                with suppress(Unavailable):
+                    await who.restore(asset, second, "5678-9")
+            left, host.left = host.left or 0, None
+            await who.restore(asset, second, "5678-9")
+            assert (await who.snapshots(asset)).keys() == {"NB1", "NB2"}
+        state = host.state()
+    found = {"zfs": state["datasets"], "lvm": state["volumes"]}[kind]
+    return left, {name: {**item, "creation": 0, "time": 0} for name, item in found.items()}
+
+
+@pytest.mark.parametrize("kind", ["zfs", "lvm"])
+async def test_a_restore_that_was_interrupted_anywhere_comes_to_the_same(tmp_path: Path, kind: str) -> None:
+    _, wanted = await restored(tmp_path / "whole", kind, None)
+    for changes in range(1, 20):
+        left, found = await restored(tmp_path / str(changes), kind, changes)
+        assert found == wanted, f"after {changes} changes"
+        if left:
+            assert changes > 3, "it was interrupted at each change"
+            return
+    raise AssertionError("it never came to its end")
 
 
 # -- what was recorded -----------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support import installation
 
 
 class Application:
@@ -69,7 +70,5 @@ def kill_holders(mark: str) -> None:
 
 
 def until(truth: Callable[[], Any], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not truth():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.05)
+    """Wait as elsewhere, but longer: who lets go of something tries again only after seconds."""
+    installation.until(truth, seconds)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
+import pwd
 import shutil
 import subprocess
 import sys
@@ -258,6 +260,19 @@ async def test_nobody_waits_longer_than_the_patience_for_another(
             async with host.holding(app.name, 1.0):
                 pass
         assert await held.release() is None
+    assert app.noted == ["freeze", "thaw"]
+
+
+@pytest.mark.parametrize("host", ["ssh"], indirect=True)
+async def test_nobody_else_can_take_the_lock_of_a_user(host: Host, app: Application) -> None:
+    lock = "snapkeep-quiesce-" + hashlib.sha256((await host.asset(app.name)).id.encode()).hexdigest()[:16]
+    taken = Path(f"/tmp/{lock}-{pwd.getpwnam(host.settings['username']).pw_uid}")
+    taken.touch(0o600)
+    try:
+        async with host.holding(app.name) as held:
+            assert await held.release() is None
+    finally:
+        taken.unlink()
     assert app.noted == ["freeze", "thaw"]
 
 

@@ -19,6 +19,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.types import Message
 from tests.support.installation import Installation, Json, Server, until
+from tests.support.people import PASSWORD, People
 from tests.support.postgres import Postgres
 
 from snapkeep.catalog.audit import Audit
@@ -29,12 +30,11 @@ from snapkeep.catalog.database import sqlite_url
 from snapkeep.catalog.key_sources import KeyFile
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.cli.rest import Rest
-from snapkeep.model.errors import SnapkeepError, Unavailable
+from snapkeep.model.errors import NotFound, SnapkeepError, Unavailable
 from snapkeep.operations.clock import Clock
 from snapkeep.server.auditing import NOBODY, Auditing, Auditor
 
 CANARY = "CANARY-5e1f7c"
-PASSWORD = "correct horse battery"
 
 
 class Log:
@@ -144,15 +144,13 @@ def test_reads_are_not_on_record_but_those_that_hand_out_data(installation: Inst
 
 
 def test_refused_tries_have_one_line(installation: Installation, log: Log) -> None:
-    rest = installation.rest
-    rest.request("POST", "/identities", json={"name": "viewer1", "kind": "user", "password": PASSWORD})
-    rest.request("POST", "/identities/viewer1/grants", json={"role": "viewer", "scope": "all"})
-    made = send(installation, "POST", "/v1/login", json={"name": "viewer1", "password": PASSWORD}).json()
-    later = Log(rest)
+    people = People(installation)
+    people.user("viewer1", "viewer")
+    token, later = people.tokens["viewer1"], Log(installation.rest)
     assert send(installation, "GET", "/v1/systems", "wrong").status_code == 401
     assert send(installation, "DELETE", "/v1/systems/files1", "wrong").status_code == 401
-    assert send(installation, "DELETE", "/v1/systems/files1", made["token"]).status_code == 403
-    assert send(installation, "GET", "/v1/audit", made["token"]).status_code == 403
+    assert send(installation, "DELETE", "/v1/systems/files1", token).status_code == 403
+    assert send(installation, "GET", "/v1/audit", token).status_code == 403
     assert send(installation, "POST", "/v1/login", json={"name": "viewer1", "password": CANARY}).status_code == 401
     assert send(installation, "POST", "/v1/systems", content=b"{").status_code in {401, 422}
     assert [(line["actor"], line["action"], line["subject"], line["outcome"]) for line in later.lines()] == [
@@ -165,19 +163,18 @@ def test_refused_tries_have_one_line(installation: Installation, log: Log) -> No
     ]
     [login] = [line for line in log.lines() if line["action"] == "login" and line["outcome"] == "done"]
     assert (login["actor"], login["actor_kind"]) == ("viewer1", "user")
-    rest.request("DELETE", "/identities/viewer1")
+    people.close()
 
 
 def test_who_asks_for_what_is_hidden_is_on_record(installation: Installation, log: Log) -> None:
-    rest, asset = installation.rest, installation.asset()
-    rest.request("POST", "/identities", json={"name": "curious", "kind": "service"})
-    rest.request("POST", "/identities/curious/grants", json={"role": "viewer", "scope": "system:files2"})
-    token = rest.request("POST", "/tokens", json={"name": "t", "identity": "curious"})["token"]
-    log.last = rest.request("GET", "/audit/head")["seq"]
+    people, asset = People(installation), installation.asset()
+    curious = people.service("curious", ("viewer", "system:files2"))
+    log.last = installation.rest.request("GET", "/audit/head")["seq"]
     for asked in (asset["id"], "not-there"):
-        assert send(installation, "GET", f"/v1/assets/{asked}", token).status_code == 404
+        with pytest.raises(NotFound):
+            curious.request("GET", f"/assets/{asked}")
     assert log.short() == [("curious", "asset.read", "files1/projects", "refused")]
-    rest.request("DELETE", "/identities/curious")
+    people.close()
 
 
 def test_a_header_does_not_say_who_asks(installation: Installation, log: Log) -> None:

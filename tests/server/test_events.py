@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.support.installation import Installation, Json, until
+from tests.support.people import People
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.database import sqlite_url
@@ -97,15 +98,11 @@ def listening(installation: Installation, path: str, **more: str) -> Iterator[Li
         listener.close()
 
 
-@contextmanager
-def someone(installation: Installation, role: str, scope: str) -> Iterator[tuple[str, str]]:
-    """Yield the token of a new service account, and the token's id."""
-    rest = installation.rest
-    rest.request("POST", "/identities", json={"name": "listener", "kind": "service"})
-    rest.request("POST", "/identities/listener/grants", json={"role": role, "scope": scope})
-    made = rest.request("POST", "/tokens", json={"name": "t", "identity": "listener"})
-    yield made["token"], made["about"]["id"]
-    rest.request("DELETE", "/identities/listener")
+@pytest.fixture
+def people(installation: Installation) -> Iterator[People]:
+    everybody = People(installation)
+    yield everybody
+    everybody.close()
 
 
 # -- one operation -----------------------------------------------------------------------------------------------------
@@ -195,28 +192,27 @@ def test_who_was_away_is_told_what_ended_meanwhile(installation: Installation) -
 
 
 # -- who may see it ----------------------------------------------------------------------------------------------------
-def test_nobody_is_told_what_he_may_not_see(installation: Installation) -> None:
+def test_nobody_is_told_what_he_may_not_see(installation: Installation, people: People) -> None:
     asset = installation.asset()["id"]
-    with someone(installation, "viewer", "system:other") as (token, _):
-        operation = installation.ask("POST", f"/assets/{asset}/snapshots", {})
-        with listening(installation, f"/operations/{operation['id']}/events", token=token) as listener:
-            assert listener.status == 404
-        with listening(installation, "/operations/events", token=token) as listener:
-            installation.wait(operation)
-            installation.wait(installation.ask_create())
-            with pytest.raises(queue.Empty):
-                listener.next(1)
+    people.service("listener", ("viewer", "system:other"))
+    token = people.tokens["listener"]
+    operation = installation.ask("POST", f"/assets/{asset}/snapshots", {})
+    with listening(installation, f"/operations/{operation['id']}/events", token=token) as listener:
+        assert listener.status == 404
+    with listening(installation, "/operations/events", token=token) as listener:
+        installation.wait(operation)
+        installation.wait(installation.ask_create())
+        with pytest.raises(queue.Empty):
+            listener.next(1)
     with listening(installation, "/operations/events", token="wrong") as listener:
         assert listener.status == 401
 
 
-def test_labels_decide_who_is_told(installation: Installation) -> None:
+def test_labels_decide_who_is_told(installation: Installation, people: People) -> None:
     asset = installation.asset()["id"]
     installation.rest.request("PUT", f"/assets/{asset}/labels", json={"labels": {"env": "prod"}})
-    with (
-        someone(installation, "viewer", "label:env=prod") as (token, _),
-        listening(installation, "/operations/events", token=token) as listener,
-    ):
+    people.service("listener", ("viewer", "label:env=prod"))
+    with listening(installation, "/operations/events", token=people.tokens["listener"]) as listener:
         hidden = installation.ask("POST", "/systems/files1/discover")
         shown = installation.ask("POST", f"/assets/{asset}/snapshots", {})
         listener.until(shown, "succeeded")

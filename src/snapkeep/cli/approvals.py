@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import InvalidInput
 
@@ -27,25 +28,27 @@ def show_four_eyes(*, common: Common = DEFAULT) -> None:
 
 
 @four_eyes_app.command(name="set")
-def set_four_eyes(*actions: str, needed: int = 1, hours: int = 24, common: Common = DEFAULT) -> None:
-    """Turn it on, or change it. While it is on, every change of it needs approval itself.
+def set_four_eyes(*actions: str, needed: int | None = None, hours: int | None = None, common: Common = DEFAULT) -> None:
+    """Turn it on, or change it: what is not given stays. While it is on, every change of it needs approval itself.
 
     Parameters
     ----------
     actions
-        What needs approval, such as snapshot.delete (see `snapkeep role actions`); default: all that destroys or lets
+        What needs approval, such as snapshot.delete (see `snapkeep role actions`); at first: all that destroys or lets
         go. Changes of identities, of this and of the cooling time always need it.
     needed
-        How many others must approve, 1 to 5.
+        How many others must approve, 1 to 5; at first: 1.
     hours
-        How long a request can be approved and used.
+        How long a request can be approved and used; at first: 24.
     """
     from snapkeep.cli import output
 
-    body: Json = {"enabled": True, "needed": needed, "hours": hours}
-    if actions:
-        body["actions"] = list(actions)
-    output.show_one(common, common.connect().request("PUT", "/four-eyes", json=body))
+    rest = common.connect()
+    before = rest.request("GET", "/four-eyes")
+    given = {"actions": list(actions) or None, "needed": needed, "hours": hours}
+    kept = before if before["enabled"] else {"enabled": False}
+    body = {**kept, "enabled": True, **{name: value for name, value in given.items() if value is not None}}
+    output.show_one(common, rest.request("PUT", "/four-eyes", json=body), before=kept)
 
 
 @four_eyes_app.command(name="off")
@@ -96,7 +99,7 @@ def show(approval: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    output.show_one(common, common.connect().request("GET", f"/approvals/{approval}"), hide=("digest",))
+    output.show_one(common, common.connect().request("GET", f"/approvals/{part(approval)}"), hide=("digest",))
 
 
 @app.command
@@ -141,7 +144,7 @@ def run(approval: str, /, *, wait: Wait = True, common: Common = DEFAULT) -> Non
     from snapkeep.cli import output
 
     rest = common.connect()
-    found = rest.request("GET", f"/approvals/{approval}")
+    found = rest.request("GET", f"/approvals/{part(approval)}")
     if found["hidden"]:
         raise InvalidInput(
             "What was asked for has a secret in it, which is not kept",
@@ -166,7 +169,7 @@ def _yes(approval: Json) -> int:
 def _decide(common: Common, approval: str, verb: str, comment: str) -> None:
     from snapkeep.cli import output
 
-    found = common.connect().request("POST", f"/approvals/{approval}/{verb}", json={"comment": comment})
+    found = common.connect().request("POST", f"/approvals/{part(approval)}/{verb}", json={"comment": comment})
     if common.json:
         output.print_json(found)
         return

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from snapkeep.cli.database import HERE, Where
+from snapkeep.cli.moments import ago
 from snapkeep.cli.options import DEFAULT, Common
 
 app = App(name="audit", help="List, export and verify what was done and tried.")
@@ -43,9 +44,9 @@ def list_lines(
     outcome
         Only lines with this outcome.
     since
-        Only from then on, such as 2026-11-28T12:00:00Z.
+        Only from then on: 2026-11-28, 2026-11-28T18:00+01:00, or 7d or 12h ago.
     until
-        Only before then.
+        Only before then, written in the same way.
     oldest_first
         Begin with the oldest.
     limit
@@ -53,8 +54,9 @@ def list_lines(
     """
     from snapkeep.cli import output
 
-    wanted = {"actor": actor, "action": action, "outcome": outcome, "since": since, "until": until}
-    params = {**wanted, "limit": limit, "sort": "seq" if oldest_first else "-seq"}
+    wanted = {"actor": actor, "action": action, "outcome": outcome}
+    times = {name: ago(text).isoformat() for name, text in (("since", since), ("until", until)) if text is not None}
+    params = {**wanted, **times, "limit": limit, "sort": "seq" if oldest_first else "-seq"}
     rows = common.connect().request("GET", "/audit", params=params)["data"]
     if not common.json:
         rows = [{**row, "written_at": row["at"], "detail": _words(row["detail"])} for row in rows]

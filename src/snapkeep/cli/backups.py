@@ -8,7 +8,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -349,20 +348,12 @@ def _lines(entries: Iterable[Json]) -> Iterator[str]:
     for entry in entries:
         mode = stat.filemode(entry["mode"] | _TYPES.get(entry["type"], 0))
         size = output.size(entry["size"]) if "size" in entry else "-"
-        when = _when(entry["modified_at"])
+        when = output.local_time(entry["modified_at"])
         exact = entry.get("path_base64")
         name = base64.b64decode(exact).decode("utf-8", "backslashreplace") if exact else entry["path"]
         link = f" -> {output.printable(entry['link_target'])}" if "link_target" in entry else ""
         owner = f"{entry['uid']}:{entry['gid']}"
         yield f"{mode} {owner:>11} {size:>10} {when} {output.printable(name)}{link}"
-
-
-def _when(text: str) -> str:
-    """Return a time as people write it; one outside of the calendar, which files may have, as it is."""
-    try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError):
-        return text
 
 
 _TYPES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.references import part
 
 app = App(name="key", help="List, rotate and retire the keys of the stored secrets.")
 
@@ -51,7 +52,7 @@ def retire(key: str, /, *, common: Common = DEFAULT) -> None:
     """
     from snapkeep.cli import output
 
-    common.connect().request("DELETE", f"/keys/{key}")
+    common.connect().request("DELETE", f"/keys/{part(key)}")
     if common.json:
         output.print_json({"retired": key})
     else:

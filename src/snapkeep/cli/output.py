@@ -60,17 +60,19 @@ def show_findings(findings: Iterable[Json]) -> None:
             )
 
 
-def show_one(common: Common, value: Json, *, hide: Iterable[str] = ()) -> None:
-    """Print one thing as lines of name and value, or as JSON."""
+def show_one(common: Common, value: Json, *, hide: Iterable[str] = (), before: Json | None = None) -> None:
+    """Print one thing as lines of name and value, or as JSON. `before`: people see what of it was otherwise."""
     if common.json:
         print_json(value)
         return
+    old = before or {}
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, item in value.items():
         if key not in set(hide) and item not in (None, [], {}):
-            table.add_row(key.replace("_", " "), cell(key, item))
+            was = [Text.assemble("was ", cell(key, old[key]))] if old.get(key, item) != item else []
+            table.add_row(key.replace("_", " "), cell(key, item), *was)
     print_table(table)
 
 
@@ -90,7 +92,7 @@ def cell(key: str, value: Any) -> Text:
     if value is None:
         return Text("-", style="dim")
     if key.endswith("_at") and isinstance(value, str):
-        return Text(datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+        return Text(local_time(value))
     if key.endswith("bytes") and isinstance(value, int):
         return Text(size(value))
     if key in {"outcome", "state"}:
@@ -120,6 +122,14 @@ _STYLES = {
 def printable(text: str) -> str:
     """Return text that cannot play tricks with a terminal: control characters are escaped."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def local_time(text: str) -> str:
+    """Return a time as people write it; one outside of the calendar, which files may have, as it is."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return text
 
 
 def size(count: int) -> str:

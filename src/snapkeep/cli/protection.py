@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree
+from snapkeep.cli.moments import from_now
 from snapkeep.cli.options import DEFAULT, Common
-from snapkeep.cli.references import parse_snapshot
+from snapkeep.cli.references import parse_snapshot, part
 from snapkeep.model.errors import InvalidInput, NotFound
 
 hold_app = App(name="hold", help="Keep snapshots and recovery points until a hold is released.")
@@ -37,7 +36,7 @@ def place_hold(subject: str, /, *, reason: str, until: str | None = None, common
         When the hold ends by itself: 2030-12-31, 2030-12-31T18:00+01:00, or in 90d or 12h; default: never.
     """
     rest = common.connect()
-    body = {"reason": reason, "until": _moment(until).isoformat() if until else None}
+    body = {"reason": reason, "until": from_now(until).isoformat() if until else None}
     held = rest.request("POST", f"{_path(rest, subject)}/holds", json=body)
     _tell(common, held, f"Held {held['reference']}: hold {held['id'][:8]}")
 
@@ -98,13 +97,15 @@ def place_lock(
     yes
         Do not ask; a compliance lock is asked for, since nobody can take it back.
     """
+    from snapkeep.cli.output import local_time
+
     rest = common.connect()
-    end = _moment(until)
+    end = from_now(until)
     if mode == "compliance" and not yes:
         agree(f"Lock {subject} until {end.isoformat(timespec='minutes')}? Nobody can take this back.")
     body = {"mode": mode, "until": end.isoformat(), "reason": reason}
     lock = rest.request("POST", f"{_path(rest, subject)}/locks", json=body)
-    _tell(common, lock, f"Locked {lock['reference']} until {_when(lock)}: {mode} lock {lock['id'][:8]}")
+    _tell(common, lock, f"Locked {lock['reference']} until {local_time(lock['until'])}: {mode} lock {lock['id'][:8]}")
 
 
 @lock_app.command(name="extend")
@@ -159,19 +160,25 @@ def show_cooling(*, common: Common = DEFAULT) -> None:
 
 
 @cooling_app.command(name="set")
-def set_cooling(*, limit: int = 20, hours: int = 4, common: Common = DEFAULT) -> None:
-    """Change that.
+def set_cooling(*, limit: int | None = None, hours: int | None = None, common: Common = DEFAULT) -> None:
+    """Change that, or turn it on: what is not given stays.
 
     Parameters
     ----------
     limit
-        So many deletions within an hour begin at once.
+        So many deletions within an hour begin at once; at first: 20.
     hours
-        After how long a further one begins; until then it can be cancelled.
+        After how long a further one begins; until then it can be cancelled. At first: 4.
     """
     from snapkeep.cli import output
+    from snapkeep.model.protections import Cooling
 
-    output.show_one(common, common.connect().request("PUT", "/cooling", json={"limit": limit, "hours": hours}))
+    rest = common.connect()
+    before = rest.request("GET", "/cooling")
+    given = {"limit": limit, "hours": hours}
+    kept = {**before, "limit": before["limit"] or Cooling().limit}
+    body = {**kept, **{name: value for name, value in given.items() if value is not None}}
+    output.show_one(common, rest.request("PUT", "/cooling", json=body), before=before)
 
 
 @cooling_app.command(name="off")
@@ -197,7 +204,7 @@ def _path(rest: Any, subject: str) -> str:
     """Return the path of a snapshot or a recovery point."""
     if "/" in subject:
         return f"/snapshots/{rest.snapshot(parse_snapshot(subject))['id']}"
-    return f"/backups/{rest.request('GET', f'/backups/{subject}')['id']}"
+    return f"/backups/{rest.request('GET', f'/backups/{part(subject)}')['id']}"
 
 
 def _filter(rest: Any, subject: str) -> Json:
@@ -209,7 +216,7 @@ def _one(rest: Any, kind: Kind, wanted: str) -> Json:
     """Return the hold or lock of an id, or the only one of a subject. Raises NotFound, InvalidInput."""
     if "/" not in wanted:
         try:
-            found = rest.request("GET", f"/protections/{wanted}")
+            found = rest.request("GET", f"/protections/{part(wanted)}")
             if found["kind"] == kind:
                 return dict(found)
         except NotFound:
@@ -224,10 +231,12 @@ def _one(rest: Any, kind: Kind, wanted: str) -> Json:
 
 
 def _move(common: Common, lock: str, verb: str, until: str) -> None:
+    from snapkeep.cli.output import local_time
+
     rest = common.connect()
     found = _one(rest, "lock", lock)
-    moved = rest.request("POST", f"/locks/{found['id']}/{verb}", json={"until": _moment(until).isoformat()})
-    _tell(common, moved, f"The lock of {moved['reference']} ends at {_when(moved)}")
+    moved = rest.request("POST", f"/locks/{found['id']}/{verb}", json={"until": from_now(until).isoformat()})
+    _tell(common, moved, f"The lock of {moved['reference']} ends at {local_time(moved['until'])}")
 
 
 def _list(common: Common, kind: Kind, of: str | None, *, ended: bool) -> None:
@@ -252,24 +261,6 @@ def _list(common: Common, kind: Kind, of: str | None, *, ended: bool) -> None:
 
 def _what(row: Json) -> str:
     return "snapshot" if row["snapshot_id"] else f"backup {row['backup_id'][:8]}"
-
-
-def _moment(text: str) -> datetime:
-    """Return a time: a date, a date with time, or from now on in days or hours. Raises InvalidInput."""
-    try:
-        if found := re.fullmatch(r"(\d{1,5})([dh])", text):
-            number = int(found[1])
-            return datetime.now(UTC) + (timedelta(days=number) if found[2] == "d" else timedelta(hours=number))
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone() if moment.tzinfo is None else moment
-    except (ValueError, OverflowError) as error:
-        raise InvalidInput(
-            f"{text!r} is no time", next_step="Write 2030-12-31, 2030-12-31T18:00+01:00, 90d or 12h."
-        ) from error
-
-
-def _when(row: Json) -> str:
-    return datetime.fromisoformat(row["until"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _tell(common: Common, value: Json, sentence: str) -> None:

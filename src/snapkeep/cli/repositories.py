@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.passwords import content, first_line
 from snapkeep.cli.references import part
 from snapkeep.cli.settings import secret_references
 from snapkeep.cli.work import Wait, follow
@@ -76,7 +77,7 @@ def add(
     made = _strong_password() if password_file is None and password_ref is None else None
     password: Any = made or {"reference": password_ref}
     if password_file is not None:
-        password = _text(str(password_file)).splitlines()[0]
+        password = first_line(password_file)
     body = {
         "name": name,
         "location": _location(location),
@@ -216,17 +217,6 @@ def _secrets(pairs: Iterable[str]) -> Json:
         name, equals, path = pair.partition("=")
         if not name or not path:
             raise InvalidInput(f"{pair!r} has not the form NAME=FILE" if equals else f"{name!r} lacks its =FILE")
-        text = str(Path(path).expanduser().absolute()) if name in PATHS else _text(path)
+        text = str(Path(path).expanduser().absolute()) if name in PATHS else content(Path(path))
         found[name] = text.splitlines()[0] if text.count("\n") <= 1 else text
     return found
-
-
-def _text(path: str) -> str:
-    """Return the content of a file. Raises InvalidInput when it cannot be read, or is empty."""
-    try:
-        text = Path(path).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"No secret can be read from {path!r}: {error}") from error
-    if not text.strip():
-        raise InvalidInput(f"The file {path!r} is empty")
-    return text

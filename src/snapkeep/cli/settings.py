@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from snapkeep.cli.passwords import content
 from snapkeep.model.errors import InvalidInput
 
 Json = dict[str, Any]
@@ -67,11 +68,8 @@ def secret_settings(
     secrets = secret_references(references)
     for pair in files:
         name, path = _pair(pair, "--secret-file NAME=FILE")
-        try:
-            text = Path(path).read_text()
-            secrets[name] = text if text.startswith(_PEM) else text.splitlines()[0]
-        except (OSError, IndexError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"No secret can be read from {path!r}: {error}") from error
+        text = content(Path(path))
+        secrets[name] = text if text.startswith(_PEM) else text.splitlines()[0]
     for pair in variables:
         name, variable = _pair(pair, "--secret-env NAME=VARIABLE")
         if variable not in os.environ:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import signal
 import sys
@@ -79,9 +80,11 @@ async def test_an_asset_is_let_go_when_nobody_waits_any_more(target: Target) -> 
     """A task that is cancelled while it holds, or while it begins to, leaves nothing held."""
     asset = await target.quiescent_asset()
     async with connected(target) as hand:
+        reached = asyncio.Event()
 
         async def hold() -> None:
             async with quiesced(hand, asset):
+                reached.set()
                 await asyncio.sleep(LONG)
 
         task = asyncio.ensure_future(hold())
@@ -91,11 +94,15 @@ async def test_an_asset_is_let_go_when_nobody_waits_any_more(target: Target) -> 
         task.cancel()
         await asyncio.wait({task})
         assert not await target.is_held(asset)
-        task = asyncio.ensure_future(hold())
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.wait({task})
-        assert not await target.is_held(asset)
+        reached.clear()
+        for moment in itertools.count():
+            task = asyncio.ensure_future(hold())
+            await asyncio.sleep(0.02 * moment)
+            task.cancel()
+            await asyncio.wait({task})
+            assert not await target.is_held(asset), f"begun {0.02 * moment:g} s before"
+            if reached.is_set():
+                break
 
 
 @promise(Capability.QUIESCE)

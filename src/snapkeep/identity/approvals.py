@@ -106,12 +106,7 @@ class Approvals:
             approval = await self._catalog.approvals.get(approval_id, by.name)
         except NotFound as error:  # said of the approval, not of what the request is about
             raise Conflict(f"{by.name!r} has no approval {approval_id!r:.80}", next_step=error.next_step) from error
-        if (approval.action, approval.subject) != (action, subject):  # a name or the beginning of an id led elsewhere
-            raise Conflict(
-                f"The approval {approval.id[:8]} is for {approval.action} of {approval.subject}",
-                next_step="Ask for approval of this.",
-            )
-        await self._use(approval, asked, policy)
+        await self._use(approval, asked, policy, action, subject)
         return True
 
     async def _record(self, by: Principal, action: str, subject: str, asked: Asked, policy: FourEyes) -> ApprovalRecord:
@@ -150,7 +145,7 @@ class Approvals:
         await approvals.add(record)
         return record
 
-    async def _use(self, approval: ApprovalRecord, asked: Asked, policy: FourEyes) -> None:
+    async def _use(self, approval: ApprovalRecord, asked: Asked, policy: FourEyes, action: str, subject: str) -> None:
         """Use an approval up. Who has approved must still be allowed to."""
         now = await self._now()
         state = self.state_of(approval, now)
@@ -158,6 +153,11 @@ class Approvals:
             raise Conflict(
                 f"The approval {approval.id[:8]} is for another request: {approval.method} {approval.path}",
                 next_step="Send exactly what was approved, or ask for approval of this.",
+            )
+        if (approval.action, approval.subject) != (action, subject):  # a name or the beginning of an id led elsewhere
+            raise Conflict(
+                f"The approval {approval.id[:8]} is for {approval.action} of {approval.subject}",
+                next_step="Ask for approval of this.",
             )
         if state is ApprovalState.OPEN:
             raise _required(approval)

@@ -56,7 +56,8 @@ def _mount(state: State, arguments: list[str]) -> str:
         fail(32, f"mount: {place}: {device} already mounted on {place}.")
     wanted = set(given["o"][0].split(","))
     foreign = {"ext4": {"nouuid"}, "xfs": {"noload"}}.get(volume["fs"], set())
-    if wanted & foreign or (volume["fs"] == "xfs" and not wanted >= {"norecovery", "nouuid"}):
+    needed = {"norecovery", "nouuid"} if volume["fs"] == "xfs" else set()
+    if wanted & foreign or not wanted >= needed or volume.get("broken"):
         fail(32, f"mount: {place}: wrong fs type, bad option, bad superblock on {device}, missing codepage or helper "
                  "program, or other error.")  # fmt: skip
     Path(place).rmdir()

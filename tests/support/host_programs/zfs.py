@@ -152,7 +152,15 @@ def take(state: State, full: str, properties: dict[str, str]) -> None:
 
 def _destroy(state: State, arguments: list[str]) -> str:
     (full,) = arguments
-    assert "@" in full
+    if "@" not in full:
+        _require(state, full)
+        inside = [name for name in state["datasets"] if name.startswith((full + "/", full + "@"))]
+        if inside:
+            fail(1, f"cannot destroy '{full}': filesystem has children", "use '-r' to destroy the following datasets:",
+                 *inside)  # fmt: skip
+        shutil.rmtree(place(state, full))
+        del state["datasets"][full]
+        return ""
     if full.partition("@")[0] not in state["datasets"]:
         fail(1, f"cannot open '{full.partition('@')[0]}': dataset does not exist")
     if full not in state["datasets"]:

@@ -49,8 +49,8 @@ class Exports:
         doing = f"Exporting {snapshot.name!r} of {asset.name!r} to {host.name}"
         path = await kind.path(asset, snapshot)
         if self._nfs is not None:
-            await kind.show(asset.id, snapshot.id)
             try:
+                await kind.show(asset.id, snapshot.id)
                 await self._nfs.open(doing, path, host.address, mode, kind.fsid(snapshot))
             except SnapkeepError:
                 await self._hide(kind, asset.id, snapshot.id)
@@ -63,6 +63,7 @@ class Exports:
                 await kind.show(asset.id, snapshot.id)
             except SnapkeepError:
                 await self._host.do(doing, "rm", "-f", "--", link)
+                await self._hide(kind, asset.id, snapshot.id)
                 raise
         else:
             raise Unsupported(

@@ -80,7 +80,7 @@ class CarefulCommands:
             with _told_from_hanging(command):
                 done = await self._commands.run(command, given)
         except PermissionDenied as error:
-            error.details["needed"] = rule(str(command))
+            error.details["needed"] = rule(command)
             raise
         if done.code and is_no_answer(done):
             raise failure(done, str(command), root=self._root)

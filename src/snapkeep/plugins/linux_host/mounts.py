@@ -36,7 +36,7 @@ _ELSEWHERE_COLUMNS = "TARGET,FSROOT,SOURCE,FSTYPE,OPTIONS"
 
 _SYSTEM = (
     *("/bin", "/etc", "/lib", "/root", "/run", "/sbin", "/tmp", "/usr", "/var"),  # noqa: S108 - no file is made there
-    *("/var/lib", "/var/log", "/var/spool", "/var/tmp"),  # noqa: S108
+    *("/var/lib", "/var/log", "/var/log/audit", "/var/spool", "/var/tmp"),  # noqa: S108
 )
 """Who freezes what holds one of these may wait for ever to thaw it: logins, sudo and shells write there."""
 
@@ -81,15 +81,15 @@ class Mounts:
 
     async def assets(self) -> list[Asset]:
         """Return them as assets, each once, where it was mounted first."""
-        home = await self._users_home()
-        return [_asset(mounted, home) for mounted in _once(await self.mounted())]
+        home, every = await self._users_home(), await self._every()
+        return [_asset(mounted, _views(mounted, every), home) for mounted in _once(self._wanted(every))]
 
     async def place(self, asset: Asset) -> bytes | None:
         """Return where an asset is mounted, if it is where it was. Raises Unsupported when it cannot be frozen now."""
-        home = await self._users_home()
-        for mounted in _once(await self.mounted()):
+        home, every = await self._users_home(), await self._every()
+        for mounted in _once(self._wanted(every)):
             if (mounted.id, mounted.name) == (asset.id, asset.name):
-                _asset(mounted, home).require(Capability.QUIESCE)
+                _asset(mounted, _views(mounted, every), home).require(Capability.QUIESCE)
                 return mounted.target
         return None
 
@@ -98,12 +98,18 @@ class Mounts:
 
         Only root may read a UUID from the device, where no udev knows it: then it has none for other users.
         """
-        here = await self._listed((*FREEZABLE, *_OTHERS), _HERE_COLUMNS)
+        return self._wanted(await self._every())
+
+    def _wanted(self, every: Sequence[Mounted]) -> list[Mounted]:
         return [
             mounted
-            for mounted in (*here, *await self._listed(_ELSEWHERE, _ELSEWHERE_COLUMNS))
+            for mounted in every
             if (not self._only or mounted.target in self._only) and not mounted.target.startswith(self._ours)
         ]
+
+    async def _every(self) -> list[Mounted]:
+        here = await self._listed((*FREEZABLE, *_OTHERS), _HERE_COLUMNS)
+        return [*here, *await self._listed(_ELSEWHERE, _ELSEWHERE_COLUMNS)]
 
     async def _listed(self, types: Sequence[str], columns: str) -> list[Mounted]:
         done = await self._host.see("findmnt", "-J", "-l", "-b", "-t", ",".join(types), "-o", columns)
@@ -145,11 +151,17 @@ def _once(every: Sequence[Mounted]) -> Iterator[Mounted]:
             yield mounted
 
 
-def _asset(mounted: Mounted, home: str) -> Asset:
+def _views(mounted: Mounted, every: Sequence[Mounted]) -> list[Mounted]:
+    """Return all places where a file system is seen, or a part of it: who freezes it freezes it in all of them."""
+    key = mounted.uuid or mounted.source
+    return [view for view in every if (view.uuid or view.source) == key]
+
+
+def _asset(mounted: Mounted, views: Sequence[Mounted], home: str) -> Asset:
     refusals = dict.fromkeys(
         DATASET_CAPABILITIES, f"{mounted.type} has no snapshots of its own: protect the volume that it lies on"
     )
-    if refusal := _refusal(mounted, home):
+    if refusal := _refusal(mounted, views, home):
         refusals[Capability.QUIESCE] = refusal
     attributes = {"device": mounted.source, "type": mounted.type, "mounted": mounted.path}
     if mounted.type in _ELSEWHERE and (server := _server(mounted.source)):
@@ -169,16 +181,17 @@ def _asset(mounted: Mounted, home: str) -> Asset:
     )
 
 
-def _refusal(mounted: Mounted, home: str) -> str:
-    """Return why it cannot be frozen; empty: it can."""
+def _refusal(mounted: Mounted, views: Sequence[Mounted], home: str) -> str:
+    """Return why it cannot be frozen, also for one of its views; empty: it can."""
     if mounted.type in _ELSEWHERE:
         return f"it lies on another machine: {_server(mounted.source) or mounted.source}"
     if mounted.type not in FREEZABLE:
         return f"a file system of type {mounted.type} cannot be frozen"
     if mounted.read_only:
         return "it is mounted read-only: nothing changes in it"
-    if held := _holds(mounted.path, [*_SYSTEM, home]):
-        return f"it holds {held}, and what thaws it again might wait for that"
+    for view in views:
+        if held := _holds(view.path, [*_SYSTEM, home]):
+            return f"it holds {held}, and what thaws it again might wait for that"
     return ""
 
 

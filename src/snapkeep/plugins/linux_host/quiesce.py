@@ -70,7 +70,7 @@ thaw() { "$@" >&2 9>&-; }
 watch() { setsid sh -c "$guard" "$0-guard" $$ "$seconds" "$nothing" "$@" 2>/dev/null & }
 freezes() { [ -d "/proc/$freezing" ]; }
 
-if [ -w /run ]; then lock=/run/$lock; else lock=/tmp/$lock-$(id -u); fi
+if [ -w /run ]; then lock=/run/$lock; else lock=${XDG_RUNTIME_DIR:-${HOME:-/tmp}}/.$lock-$(id -u); fi
 exec 3<&0 </dev/null 9>>"$lock"
 flock -w "$patience" 9 || { echo busy; exit 0; }
 (timeout "$seconds" cat <&3 >/dev/null && kill -s USR1 $$ || kill -s USR2 $$) 2>/dev/null 9>&- &

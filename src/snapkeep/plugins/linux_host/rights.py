@@ -1,7 +1,9 @@
 """What must be allowed on the host, by kind and capability: for `check`, the declaration, and the sudoers file.
 
-A line of sudoers allows a program with arguments of a form; `*` stands for any. Who may move directories as root, which
-a restore needs, can in effect do anything: leave that line out, and restore stays refused.
+A line of sudoers allows a program with arguments of a form. `*` stands for any text, blanks and slashes too, and so for
+more arguments: a line keeps from mistakes, not from an attack. Who may log in as this user is in effect root on the
+host, whatever lines are left in: mount, exportfs and zfs set are each enough. A line that is left out only lets what
+needs it be refused.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from snapkeep.model.assets import Capability
+from snapkeep.plugin.commands import Command
 
 _BTRFS_LOOK = (
     "findmnt -J -l -t btrfs -o TARGET,FSROOT,UUID,OPTIONS",
@@ -19,7 +22,17 @@ _BTRFS_LOOK = (
     "stat --printf=* -- *",
 )
 _ZFS_LOOK = ("zfs list -Hp *",)
-_LVM_LOOK = ("lvs --reportformat json *",)
+_LVM_LOOK = (
+    "lvs --reportformat json -o lv_name",
+    "lvs --reportformat json --config report/time_format=?%s? -o vg_name,vg_uuid,lv_name,lv_uuid,lv_attr,pool_lv,"
+    "origin,lv_time,lv_tags,data_percent,metadata_percent,lv_dm_path",
+)
+"""`?`: a quotation mark, for which the file has no other form."""
+_LVM_MOUNT = (
+    "mount -o ro,nodev,nosuid,noexec -- *",
+    "mount -o ro,nodev,nosuid,noexec,noload -- *",
+    "mount -o ro,nodev,nosuid,noexec,norecovery,nouuid -- *",
+)
 _NOTE = ("ln -sfnT -- *", "readlink -n -- *", "rm -f -- *")
 
 RULES: Mapping[str, Mapping[Capability, tuple[str, ...]]] = {
@@ -38,10 +51,10 @@ RULES: Mapping[str, Mapping[Capability, tuple[str, ...]]] = {
     "zfs": {
         Capability.DISCOVER: _ZFS_LOOK,
         Capability.CREATE: (*_ZFS_LOOK, "zfs snapshot -o snapkeep:request=* *"),
-        Capability.DELETE: (*_ZFS_LOOK, "zfs destroy *"),
+        Capability.DELETE: (*_ZFS_LOOK, "zfs destroy *@*"),
         Capability.RESTORE: (
             *(*_ZFS_LOOK, "zfs get -Hp *", "zfs set snapkeep:before=* *"),
-            *("zfs clone -o snapkeep:clone=* *", "zfs rename *", "zfs promote *"),
+            *("zfs clone -o snapkeep:clone=* *", "zfs rename *", "zfs promote *", "zfs destroy *.restoring-*"),
         ),
         Capability.CLONE: (*_ZFS_LOOK, "zfs clone -o snapkeep:clone=* *"),
         Capability.EXPORT: (*_ZFS_LOOK, "exportfs *"),
@@ -49,12 +62,13 @@ RULES: Mapping[str, Mapping[Capability, tuple[str, ...]]] = {
     "lvm": {
         Capability.DISCOVER: _LVM_LOOK,
         Capability.CREATE: (*_LVM_LOOK, "lvcreate --snapshot *"),
-        Capability.DELETE: (*_LVM_LOOK, "lvremove --yes *", "lvchange --activate *", "umount -- *", "rmdir -- *"),
-        Capability.RESTORE: (*_LVM_LOOK, "lvcreate --snapshot *", "lvrename *"),
+        Capability.DELETE: (*_LVM_LOOK, "lvremove --yes *", "umount -- *", "rmdir -- *"),
+        Capability.RESTORE: (*_LVM_LOOK, "lvcreate --snapshot *", "lvrename *", "lvchange --activate n *"),
         Capability.CLONE: (*_LVM_LOOK, "lvcreate --snapshot *"),
         Capability.EXPORT: (
-            *(*_LVM_LOOK, "lvchange --activate *", "blkid -o value -s TYPE -- *", "mkdir -p -- *", "chmod 0700 -- *"),
-            *("rmdir -- *", "mount -o ro,* -- *", "umount -- *", "exportfs *"),
+            *(*_LVM_LOOK, "lvchange --activate y --ignoreactivationskip *", "lvchange --activate n *"),
+            *("blkid -o value -s TYPE -- *", "mkdir -p -- *", "chmod 0700 -- *", *_LVM_MOUNT),
+            *("rmdir -- *", "umount -- *", "exportfs *"),
         ),
     },
     "mounts": {Capability.QUIESCE: ("fsfreeze -f *", "fsfreeze -u *")},
@@ -83,10 +97,11 @@ def _every(kinds: Iterable[str]) -> set[str]:
     return {rule for rules in by_capability(kinds).values() for rule in rules}
 
 
-def rule(command: str) -> str:
+def rule(command: Command) -> str:
     """Return the rule that allows a command; one that none allows is its own."""
+    words = b" ".join(command.arguments).decode("utf-8", "backslashreplace")
     every = sorted(_every(RULES), key=len, reverse=True)
-    return next((rule for rule in every if fnmatchcase(command, rule)), command)
+    return next((rule for rule in every if fnmatchcase(words, rule)), str(command))
 
 
 _SBIN = {"fsfreeze", "exportfs", "zfs", "lvs", "lvcreate", "lvremove", "lvrename", "lvchange", "blkid"}

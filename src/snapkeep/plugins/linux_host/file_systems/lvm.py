@@ -6,7 +6,8 @@ it; a name may have any characters, of which those that LVM does not take are wr
 origin and is not activated by itself, or is read-only, is a snapshot of somebody else; any other is a volume.
 
 A restore makes a writable snapshot of the snapshot and exchanges the names, if nothing has the volume open: a merge
-(`lvconvert --merge`) would keep nothing of what was there. An export activates the snapshot and mounts it read-only.
+(`lvconvert --merge`) would keep nothing of what was there. Both have the UUID of the file system, so that the old one
+is deactivated. An export activates the snapshot and mounts it read-only.
 """
 
 from __future__ import annotations
@@ -257,6 +258,7 @@ class LvmKind:
             await self._host.do(doing, "lvrename", group, name, old)
         if old not in there or name not in there:
             await self._host.do(doing, "lvrename", group, new, name)
+        await self._host.do(doing, "lvchange", "--activate", "n", f"{group}/{old}")
         return {"name": asset.name, "old": f"{group}/{old}", "request": request_id}
 
     async def restored(self, ticket: Data) -> None:

@@ -5,8 +5,9 @@ below that, since its own GUID is another one after a restore. A snapshot is mar
 `snapkeep:request`, which is set in the moment in which it is taken.
 
 A restore makes a clone and exchanges the names: `zfs rollback` would destroy what is newer. The clone is promoted, so
-that the old dataset depends on the new one and can be destroyed; snapshots that are newer stay with the old one, whose
-property `snapkeep:before` says whose they are.
+that the old dataset, and those of restores before it, depend on the new one and can be destroyed; snapshots that are
+newer stay with the old one, whose property `snapkeep:before` says whose they are. A dataset that was a clone of another
+one before its restore is one afterwards: nothing is promoted over what is not its own.
 
 `zfs diff` is not used: it leaves out, without a word, a file whose recorded parent does not have it any more, as after
 `ln a b; rm b` (openzfs `module/zfs/zfs_znode.c`, zfs_obj_to_pobj, and `lib/libzfs/libzfs_diff.c`,
@@ -81,6 +82,15 @@ class Item(NamedTuple):
         """The name of a snapshot, without its dataset."""
         return self.name.partition("@")[2]
 
+    @property
+    def kept_for(self) -> str:
+        """The dataset for which a restore has exchanged it, or the one that it is of; empty: none.
+
+        What lies in such a dataset has the property, too, by inheritance.
+        """
+        beside = self.dataset.startswith(f"{self.before}.before-") and "/" not in self.dataset[len(self.before) :]
+        return self.before if beside else ""
+
 
 class Pools:
     """All that `zfs list` shows, with what is mounted."""
@@ -100,7 +110,7 @@ class Pools:
 
     def asset_of(self, snapshot: Item) -> str:
         """Return the dataset whose snapshot it is: its own, or the one that was exchanged for that by a restore."""
-        return snapshot.before if snapshot.before in self.datasets else snapshot.dataset
+        return snapshot.kept_for if snapshot.kept_for in self.datasets else snapshot.dataset
 
     def asset(self, item: Item) -> Asset:
         """Return a dataset."""
@@ -258,16 +268,35 @@ class ZfsKind:
         there = {item.name: item for item in await self._items("-t", "filesystem", "-d", "1", name.rpartition("/")[0])}
         if old not in there:
             source = await self._found(asset, snapshot)
+            await self._require_no_children(name)
             if new not in there:
                 options = [f"-o{key}={value}" for key, value in (await self._properties(name)).items()]
                 await self._host.do(doing, "zfs", "clone", "-o", f"{CLONE}={request_id}", *options, source.name, new)
-            await self._host.do(doing, "zfs", "set", f"{BEFORE}={name}", name)
-            await self._host.do(doing, "zfs", "rename", name, old)
+            try:
+                await self._host.do(doing, "zfs", "rename", name, old)
+            except Busy:
+                await self._host.run("zfs", "destroy", new)  # else the snapshot could not be deleted
+                raise
         if old not in there or name not in there:
             await self._host.do(doing, "zfs", "rename", new, name)
-        if (await self._dataset(asset.id)).origin:
+        await self._host.do(doing, "zfs", "set", f"{BEFORE}={name}", old)
+        while (origin := (await self._dataset(asset.id)).origin) and await self._is_kept_for(origin, name):
             await self._host.do(doing, "zfs", "promote", name)
         return {"name": name, "old": old, "request": request_id}
+
+    async def _require_no_children(self, dataset: str) -> None:
+        """Raise Conflict when others lie in a dataset, made since it was discovered: they would go with it."""
+        inside = [item.name for item in await self._items("-t", "filesystem,volume", "-d", "1", dataset)]
+        if others := [name for name in inside if name != dataset]:
+            raise Conflict(
+                f"Other datasets lie in {dataset!r}, which would go with the old one: {', '.join(others)}",
+                next_step="Rename them to another place (`zfs rename`), or clone the snapshot instead.",
+            )
+
+    async def _is_kept_for(self, snapshot: str, dataset: str) -> bool:
+        """Say whether a snapshot is of what a restore has exchanged for a dataset."""
+        found = await self._items("-t", "filesystem", snapshot.partition("@")[0])
+        return any(item.kept_for == dataset for item in found)
 
     async def _properties(self, dataset: str) -> dict[str, str]:
         """Return what was set for a dataset itself, which its clone does not inherit. Raises Unsupported."""
@@ -418,9 +447,7 @@ class ZfsKind:
         above = dataset.rpartition("/")[0]
         beside = await self._items("-t", "filesystem", "-d", "1", above) if above else []
         for item in beside:
-            if item.before == dataset != item.name and (
-                found := await self._items("-t", "snapshot", f"{item.name}@{name}")
-            ):
+            if item.kept_for == dataset and (found := await self._items("-t", "snapshot", f"{item.name}@{name}")):
                 return found[0]
         return None
 
