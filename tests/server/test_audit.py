@@ -143,6 +143,16 @@ def test_reads_are_not_on_record_but_those_that_hand_out_data(installation: Inst
     assert line["seq"] == json.loads(exported.splitlines()[0])["head"]["seq"] + 1
 
 
+def test_names_that_are_no_text_are_on_record_and_can_be_read(installation: Installation, log: Log) -> None:
+    snapshot = installation.snapshot()
+    listed = installation.run("POST", "/change-lists", {"base_id": None, "new_id": snapshot["id"]})
+    log.last = installation.rest.request("GET", "/audit/head")["seq"]
+    path = f"/change-lists/{listed['result']['change_list']}/entries?path=a%FF%ED%B0%80%0A%C3%A9"
+    send(installation, "GET", f"/v1{path}", local(installation))
+    [line] = log.lines()
+    assert line["detail"] == {"path": "a\\xff\\xed\\xb0\\x80\né"}
+
+
 def test_refused_tries_have_one_line(installation: Installation, log: Log) -> None:
     people = People(installation)
     people.user("viewer1", "viewer")

@@ -187,7 +187,8 @@ class Chain:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """Return a text as it fits into a line."""
+    """Return a text as it fits into a line, which must be UTF-8."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

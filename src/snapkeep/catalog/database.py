@@ -111,6 +111,7 @@ def connect_database(url: str, *, autocommit: bool = False) -> AsyncEngine:
         parsed,
         pool_size=5,
         pool_timeout=10,
+        pool_pre_ping=True,  # after a restart of the server only the pool that has noticed it would be made anew
         connect_args=_postgresql_options(parsed),
         **options,
     )

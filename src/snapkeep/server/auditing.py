@@ -231,7 +231,7 @@ class AuditedRequest:
     def _about_reading(self) -> dict[str, Any]:
         """Return what of the data was wanted."""
         query = self._scope["query_string"].decode("ascii", "replace")
-        given = dict(parse_qsl(query, errors="surrogateescape"))
+        given = dict(parse_qsl(query, errors="backslashreplace"))
         return {name: shortened(given[name]) for name in ("path", "pattern", "first") if name in given}
 
 
