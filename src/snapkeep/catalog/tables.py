@@ -381,6 +381,8 @@ grants = Table(
     Column("scope", ExactText(300), nullable=False),
     Column("granted_by", ExactText(63), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # The identity provider whose groups gave it, and take it back; null: somebody did.
+    Column("provider_id", ExactText(36)),
     UniqueConstraint("identity_id", "role", "scope"),
 )
 
@@ -398,6 +400,43 @@ tokens = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False, index=True),
     Column("used_at", UtcDateTime),
+)
+
+providers = Table(
+    "providers",
+    metadata,
+    _id(),
+    Column("name", ExactText(40), nullable=False, unique=True),
+    Column("issuer", ExactText(300), nullable=False, unique=True),
+    Column("settings", JSON, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# As whom a provider knows somebody. By its issuer: who removes a provider and adds it again means the same people.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("identity_id", ExactText(36), ForeignKey("identities.id", ondelete="CASCADE"), primary_key=True),
+    Column("issuer", ExactText(300), nullable=False),
+    Column("subject", ExactText(255), nullable=False),
+    UniqueConstraint("issuer", "subject"),
+)
+
+# Logins with a provider that have begun, and not ended yet.
+logins = Table(
+    "logins",
+    metadata,
+    _id(),
+    _reference("provider_id", "providers"),
+    # SHA-256 of what was given to who began it, and who alone may end it.
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("kind", ExactText(16), nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
+    # How often, and when, the provider may be asked whether the person has agreed at another device.
+    Column("seconds", Integer),
+    Column("ask_at", UtcDateTime),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 
 # No foreign key: recovery points outlive their asset, and who may see them goes by its labels.
