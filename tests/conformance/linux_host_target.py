@@ -120,6 +120,7 @@ class LinuxHostTarget(Target):
         Circumstance.PLAIN_SERVER: NO_NETWORK,
         Circumstance.READ_ONLY_ACCOUNT: "here the account is root's, which may do all",
         Circumstance.LEAST_ACCOUNT: "here the account is root's, which may do all",
+        "account_with": "here the account is root's, which may do all",
         Circumstance.EXPORT_WRONGLY_PREPARED: "there is one kind of NFS server that it takes, or none",
         Circumstance.ABSOLUTE_PATHS: "btrfs send has one form of paths",
         "cut_connections": NO_NETWORK,

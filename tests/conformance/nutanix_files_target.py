@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -289,6 +289,12 @@ class NutanixFilesTarget(Target):
     def _fault(self, method: str | None, route: str, times: int | None, action: dict[str, Any]) -> None:
         self._control("POST", "/faults", {"method": method, "route": route or None, "times": times, **action})
 
+    # -- accounts --------------------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def account_with(self, rights: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        self._account("exact", rights)
+        yield {"username": "exact"}
+
     # -- circumstances ---------------------------------------------------------------------------------------------
     async def arrange(self, circumstance: Circumstance) -> dict[str, Any]:
         by_key = {"username": None, "password": None}
@@ -340,8 +346,8 @@ class NutanixFilesTarget(Target):
         return int(server.server_address[1])
 
     # -- the simulator's own API -----------------------------------------------------------------------------------
-    def _account(self, name: str, permissions: list[str]) -> None:
-        body = {"name": name, "password": self._password, "api_key": self._key, "permissions": permissions}
+    def _account(self, name: str, permissions: Sequence[str]) -> None:
+        body = {"name": name, "password": self._password, "api_key": self._key, "permissions": [*permissions]}
         self._control("POST", "/accounts", body)
 
     def _share(self, name: str, **more: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -306,3 +307,43 @@ def show_plugin(name: str, /, *, common: Common = DEFAULT) -> None:
     columns = [("name", "SETTING"), ("needed", "NEEDED"), ("secret", "SECRET"), ("default", "DEFAULT")]
     output.console.print()
     output.show(common, rows, [*columns, ("description", "MEANING")], empty="")
+
+
+@plugins.command(name="permissions")
+def show_permissions(
+    name: str,
+    /,
+    *,
+    operations: Annotated[list[str], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
+    common: Common = DEFAULT,
+) -> None:
+    """Show what an account needs on such a system, and no more: the role or file to make there.
+
+    Parameters
+    ----------
+    name
+        Name of the plug-in.
+    operations
+        What the account is to do, separated by commas: discover,create,delete, for instance. Default: all that the
+        plug-in can do.
+    """
+    from snapkeep.cli import output
+
+    wanted = [operation for given in operations for operation in given.split(",") if operation]
+    grant = common.connect().request("GET", f"/plugins/{part(name)}/permissions", params={"operation": wanted})
+    columns = [("name", "RIGHT"), ("operations", "NEEDED TO")]
+    if any(right["allows"] for right in grant["rights"]):
+        columns.append(("allows", "ALLOWS"))
+    if common.json:
+        output.print_json(grant)
+        return
+    output.show(common, grant["rights"], columns, empty="Nothing is needed.")
+    say = partial(output.console.print, markup=False, soft_wrap=True)
+    say(f"\nHow to grant them ({grant['kind']}):")
+    for number, step in enumerate(grant["steps"], 1):
+        say(f"{number}. {step}")
+    say(f"\n{grant['text']}")
+    for limit in grant["limits"]:
+        say(f"Note: {limit}")
+    if "discover" not in grant["operations"]:
+        say("Note: Without `discover` Snapkeep finds nothing on the system that it could work with.")

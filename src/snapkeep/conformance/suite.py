@@ -15,3 +15,4 @@ from snapkeep.conformance.suite_hostility import *  # noqa: F403
 from snapkeep.conformance.suite_quiesce import *  # noqa: F403
 from snapkeep.conformance.suite_refusals import *  # noqa: F403
 from snapkeep.conformance.suite_restore import *  # noqa: F403
+from snapkeep.conformance.suite_rights import *  # noqa: F403

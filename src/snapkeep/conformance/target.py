@@ -7,7 +7,7 @@ leaves out, the tests that need it are skipped with the reason. Nothing here nam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 
-from snapkeep.model.assets import Asset
+from snapkeep.model.assets import Asset, Capability
 from snapkeep.model.exports import BackupHost, Export
 from snapkeep.model.snapshots import Snapshot, SnapshotKind
 from snapkeep.plugin.plugin import Plugin
@@ -201,6 +201,9 @@ class Target(ABC):
     Not what the target merely cannot produce: that is `cannot`.
     """
 
+    seldom_needed: ClassVar[Mapping[str, str]] = {}
+    """Declared rights without which nothing fails as long as all goes well, each with the reason for it."""
+
     # -- must be written -----------------------------------------------------------------------------------------
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -308,6 +311,15 @@ class Target(ABC):
         """Return settings (None: leave it out) for a circumstance, after preparing the system for it."""
         self.require_applicable(circumstance)
         cannot(f"arrange {circumstance}")
+
+    def rights(self, capability: Capability) -> tuple[str, ...]:
+        """Return the declared rights for a capability, without those for what this system does not have."""
+        return self.plugin.permissions[capability]
+
+    def account_with(self, rights: Sequence[str]) -> AbstractAsyncContextManager[dict[str, Any]]:
+        """Have an account with these rights and no other while the block runs; give settings that log in with it."""
+        self.require_applicable("account_with")
+        cannot("make accounts with single rights")
 
     async def suffer(
         self, fault: Fault, step: Step = Step.ANY, *, times: int | None = 1, value: float | None = None

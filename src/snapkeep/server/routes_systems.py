@@ -10,6 +10,7 @@ from snapkeep.catalog.paging import Orders, Sort
 from snapkeep.catalog.records import SystemRecord
 from snapkeep.catalog.systems import SYSTEM_ORDERS
 from snapkeep.model.access import Action, Visible
+from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Busy, SnapkeepError
 from snapkeep.model.work import Finding, Outcome
 from snapkeep.operations.requester import Planned
@@ -33,6 +34,7 @@ from snapkeep.server.schemas import (
     SystemIn,
     SystemOut,
 )
+from snapkeep.server.schemas_permissions import GrantOut
 
 router = APIRouter(tags=["systems"])
 
@@ -50,6 +52,20 @@ async def list_plugins(page: Annotated[Wanted, wanted(PluginOut, PLUGIN_ORDERS)]
 async def show_plugin(name: str) -> PluginOut:
     """Show one plug-in."""
     return PluginOut.of(get_plugin(name))
+
+
+@router.get("/plugins/{name}/permissions", dependencies=[listed(Action.PLUGIN_READ)])
+async def show_permissions(
+    name: str,
+    operation: Annotated[
+        list[Capability] | None,
+        Query(
+            max_length=len(Capability), description="Only what this operation needs; of several, each. Default: all."
+        ),
+    ] = None,
+) -> GrantOut:
+    """Show what an account needs on such a system, as its administrator grants it, and no more."""
+    return GrantOut.of(name, get_plugin(name).grant(operation or None))
 
 
 @router.get("/systems", response_model=Page[SystemOut])

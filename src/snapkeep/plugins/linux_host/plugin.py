@@ -25,7 +25,7 @@ from snapkeep.plugins.linux_host.mapping import VOLUME_CAPABILITIES
 from snapkeep.plugins.linux_host.mounts import Mounts
 from snapkeep.plugins.linux_host.places import Places
 from snapkeep.plugins.linux_host.quiesce import Quiescing
-from snapkeep.plugins.linux_host.rights import by_capability
+from snapkeep.plugins.linux_host.rights import by_capability, instructions
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
 from snapkeep.plugins.linux_host.snapshots import Snapshots
 
@@ -100,5 +100,6 @@ PLUGIN = Plugin(
     },
     connect=connect,
     permissions=by_capability(),
+    explain=instructions,
     proof=Proof.REAL_SYSTEM,
 )

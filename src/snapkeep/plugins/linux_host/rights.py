@@ -9,11 +9,12 @@ needs it be refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from snapkeep.model.assets import Capability
 from snapkeep.plugin.commands import Command
+from snapkeep.plugin.grants import Instructions, Right
 
 _BTRFS_LOOK = (
     "findmnt -J -l -t btrfs -o TARGET,FSROOT,UUID,OPTIONS",
@@ -93,8 +94,9 @@ def needed(kinds: Iterable[str]) -> dict[Capability, tuple[str, ...]]:
     }
 
 
-def _every(kinds: Iterable[str]) -> set[str]:
-    return {rule for rules in by_capability(kinds).values() for rule in rules}
+def _every(kinds: Iterable[str], capabilities: Collection[Capability] = tuple(Capability)) -> set[str]:
+    found = by_capability(kinds)
+    return {rule for capability in capabilities for rule in found.get(capability, ())}
 
 
 def rule(command: Command) -> str:
@@ -107,14 +109,40 @@ def rule(command: Command) -> str:
 _SBIN = {"fsfreeze", "exportfs", "zfs", "lvs", "lvcreate", "lvremove", "lvrename", "lvchange", "blkid"}
 
 
-def sudoers(user: str, kinds: Iterable[str] = RULES, hooks: Iterable[Sequence[str]] = ()) -> str:
+def sudoers(
+    user: str,
+    kinds: Iterable[str] = RULES,
+    hooks: Iterable[Sequence[str]] = (),
+    capabilities: Collection[Capability] = tuple(Capability),
+) -> str:
     """Return the sudoers file for a user (sudoers(5)), `hooks` with exactly their arguments."""
-    lines = [
-        f"{'/usr/sbin' if rule.split()[0] in _SBIN else '/usr/bin'}/{rule}".translate(_ESCAPES)
-        for rule in sorted(_every(kinds))
-    ]
+    lines = [line(rule) for rule in sorted(_every(kinds, capabilities))]
     lines += [_exactly(words) for words in hooks]
     return "Cmnd_Alias SNAPKEEP = \\\n    " + ", \\\n    ".join(lines) + f"\n{user} ALL = (root) NOPASSWD: SNAPKEEP\n"
+
+
+def line(rule: str) -> str:
+    """Return a rule as sudoers writes it."""
+    return f"{'/usr/sbin' if rule.split(maxsplit=1)[0] in _SBIN else '/usr/bin'}/{rule}".translate(_ESCAPES)
+
+
+def instructions(_rights: Sequence[Right], capabilities: Sequence[Capability]) -> Instructions:
+    """Return the sudoers file for these capabilities, for every kind of file system."""
+    return Instructions(
+        kind="sudoers file",
+        text=sudoers("USER", capabilities=capabilities),
+        steps=(
+            "Put the name of the user in the place of USER, and see that `visudo -c -f FILE` accepts it.",
+            "Install it on the host as /etc/sudoers.d/snapkeep, owner root, mode 0440; set `sudo` to true.",
+        ),
+        limits=(
+            "It has the lines of all kinds of file systems. Leave out those of programs that the host does not have; "
+            "`snapkeep system check NAME` prints the file for what is there, with the programs of the setting `hooks`.",
+            "sudoers knows programs and patterns of arguments, no volumes: who may log in as this user is in effect "
+            "root on the host.",
+            "A user who is root needs no such file.",
+        ),
+    )
 
 
 def _exactly(words: Sequence[str]) -> str:

@@ -52,7 +52,13 @@ class Discovery:
     async def _batch(self, top: list[Asset], shares: list[Json], cursor: str) -> DiscoveryBatch:
         assets = top + [mapping.share_asset(share, top[0].id) for share in shares]
         gate = asyncio.Semaphore(CONCURRENT_SHARES)
-        found = await asyncio.gather(*(self._snapshots(asset, gate) for asset in assets))
+        asked = [asyncio.ensure_future(self._snapshots(asset, gate)) for asset in assets]
+        try:
+            found = await asyncio.gather(*asked)
+        finally:  # when one is refused, the others end before the session does
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
         return DiscoveryBatch(
             assets=[asset for asset, snapshots in zip(assets, found, strict=True) if snapshots is not None],
             snapshots=[snapshot for snapshots in found for snapshot in snapshots or ()],

@@ -15,6 +15,7 @@ from snapkeep.plugins.nutanix_files.diffs import Diffs
 from snapkeep.plugins.nutanix_files.discovery import Discovery
 from snapkeep.plugins.nutanix_files.exports import Exports
 from snapkeep.plugins.nutanix_files.mapping import SHARE_CAPABILITIES
+from snapkeep.plugins.nutanix_files.rights import ENDPOINTS, PERMISSIONS, instructions
 from snapkeep.plugins.nutanix_files.settings import NutanixFilesSettings
 from snapkeep.plugins.nutanix_files.snapshots import Snapshots
 
@@ -37,9 +38,6 @@ async def connect(settings: NutanixFilesSettings) -> AsyncIterator[Roles]:
         )
 
 
-_ALWAYS = ("View_File_Server",)
-_TASK = ("View_Task",)
-
 PLUGIN = Plugin(
     name="nutanix-files",
     title="Nutanix Files (API v4.0, through Prism Central)",
@@ -49,20 +47,8 @@ PLUGIN = Plugin(
         AssetKind.SHARE: SHARE_CAPABILITIES,
     },
     connect=connect,
-    permissions={
-        Capability.DISCOVER: (*_ALWAYS, "View_Mount_Target", "View_Mount_Target_Snapshot"),
-        Capability.CREATE: (*_ALWAYS, *_TASK, "Create_Mount_Target_Snapshot", "View_Mount_Target_Snapshot"),
-        Capability.DELETE: (*_ALWAYS, *_TASK, "Delete_Mount_Target_Snapshot", "View_Mount_Target_Snapshot"),
-        Capability.RESTORE: (*_ALWAYS, *_TASK, "Restore_Mount_Target", "View_Mount_Target"),
-        Capability.CLONE: (*_ALWAYS, *_TASK, "Clone_Mount_Target", "View_Mount_Target"),
-        Capability.EXPORT: (
-            *(*_ALWAYS, *_TASK, "View_Mount_Target", "View_Mount_Target_Snapshot"),
-            *("View_Partner_Server", "Update_Partner_Server"),
-        ),
-        Capability.DIFF_FILES: (
-            *(*_ALWAYS, "Compute_Snapshot_Change", "View_Snapshot_Changed_Content"),
-            "View_Mount_Target_Snapshot",
-        ),
-    },
+    permissions=PERMISSIONS,
+    allows=ENDPOINTS,
+    explain=instructions,
     proof=Proof.VENDOR_SDK,
 )

@@ -48,10 +48,12 @@ logger = logging.getLogger(__name__)
 
 
 def all_routes() -> Router[Handler]:
-    """The vendor's routes that the simulator serves."""
+    """The vendor's routes that the simulator serves. Raises RuntimeError for one without a permission."""
     router: Router[Handler] = Router()
     for module in MODULES:
         for route in module.router.routes:
+            if not route.permission:
+                raise RuntimeError(f"{route.method} {route.template} has declared no permission")
             router.add(route.method, route.template, route.handler, route.permission)
     return router
 
