@@ -1,5 +1,6 @@
 """What all tests may use."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,14 @@ from tests.support.installation import Installation, installed
 from tests.support.postgres import Postgres, running_postgres
 
 from snapkeep.catalog.database import sqlite_url
+
+
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """A command that runs in this process makes its files for the owner alone; those of the next test are its own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ class SshServer:
             f"ListenAddress 127.0.0.1\nPort {self.port}\nHostKey {self._directory}/host_key\n"
             f"AuthorizedKeysFile {self._directory}/authorized_keys\nStrictModes no\nUsePAM no\nPidFile none\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
-            "Subsystem sftp internal-sftp\nMaxStartups 100\n"
+            "Subsystem sftp internal-sftp\nMaxStartups 100\nLogLevel VERBOSE\n"
             + ("" if self._programs else "ForceCommand internal-sftp\n")
         )
         if os.geteuid() == 0:
