@@ -2,7 +2,9 @@
 
 Who may add systems could otherwise have the server ask the metadata service of its cloud, which gives credentials to
 whoever asks from that machine (server-side request forgery). What counts is the address that a name leads to at the
-moment of the connection, not what was looked up before.
+moment of the connection, not what was looked up before. Two connections are made by others, and judged by a look-up
+right before: those of boto3 to S3, and those of a jump host, which looks names up by itself, and where its own policy
+decides what may be reached.
 """
 
 from __future__ import annotations
