@@ -133,6 +133,32 @@ class Postgres:
             with closing(self.connect()) as connection:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
+    def demand_certificates(self, user: str, authority: Path, certificate: Path, key: Path) -> None:
+        """Speak TLS from now on, and let a new user in by certificate alone: by no password, and not without TLS."""
+        for source, name, mode in (
+            (authority, "ca.pem", 0o644),
+            (certificate, "tls.pem", 0o644),
+            (key, "tls.key", 0o600),
+        ):
+            target = self._data / name
+            shutil.copyfile(source, target)
+            target.chmod(mode)
+            if os.geteuid() == 0:
+                shutil.chown(target, "postgres", "postgres")
+        rules = self._data / "pg_hba.conf"
+        lines = f"hostssl all {user} 127.0.0.1/32 cert\nhost all {user} all reject\n"
+        rules.write_text(lines + rules.read_text())
+        with closing(self.connect()) as connection:
+            connection.execute(f"CREATE ROLE {user} LOGIN".encode())
+            for setting in (
+                "ssl_ca_file = 'ca.pem'",
+                "ssl_cert_file = 'tls.pem'",
+                "ssl_key_file = 'tls.key'",
+                "ssl = on",
+            ):
+                connection.execute(f"ALTER SYSTEM SET {setting}".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
     def _make(self) -> None:
         password = self.directory / "password"
         password.write_text(self._password)

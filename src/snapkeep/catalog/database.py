@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import select
 import sqlite3
 import time
@@ -416,16 +417,31 @@ async def explained(error: SQLAlchemyError, url: URL) -> SnapkeepError:
             next_step="Create it (CREATE DATABASE, encoding UTF8), or correct the database URL.",
             **given,
         )
+    if alert := re.search(r"\balert (.+)$", reason):  # the word of OpenSSL, which speaks no other language
+        return AuthenticationFailed(
+            f"The database {address} refused the client certificate: {alert[1]}",
+            next_step="Check sslcert and sslkey in the database URL: the certificate must be valid now, and of an "
+            "authority that the server trusts (its ssl_ca_file).",
+            **given,
+        )
+    if "sslcert" in url.query and not password and (state or "").startswith("28"):
+        return AuthenticationFailed(
+            f"The database {address} refused the user {url.username!r} with this client certificate",
+            next_step="The files sslcert and sslkey of the database URL must be there, and the common name of the "
+            "certificate must be that user, or be mapped to it (pg_hba.conf, pg_ident.conf).",
+            **given,
+        )
     if password or (state or "").startswith("28"):
         return AuthenticationFailed(
             f"The database {address} refused user or password",
-            next_step="Check user and password in the database URL, and pg_hba.conf of the server.",
+            next_step="Check user and password, or sslcert and sslkey, in the database URL, and pg_hba.conf of the "
+            "server.",
             **given,
         )
     if tls:
         return AuthenticationFailed(
             f"No TLS connection to the database {address} came about",
-            next_step="Check sslmode and sslrootcert in the database URL, and the certificate of the server.",
+            next_step="Check sslmode, sslrootcert and sslkey in the database URL, and the certificate of the server.",
             **given,
         )
     if state == "42501":
