@@ -5,8 +5,9 @@
 Three requests, one after another on one connection: 50 of so many assets with filters and an order, the start of an
 operation (a queue that nobody serves: it is recorded, not run), and reading one. Their floors, in the same run and in
 turn with them: the same SQL by the catalog's own methods, audit log included, through the same driver as in the server,
-and of what only reads, the very statements by the bare driver (sqlite3, psycopg). Medians, and ratios to both; `!`
-marks one of more than 5. The CPU of the server for each request means something on a busy machine, too.
+and of what only reads, the very statements by the bare driver (sqlite3, psycopg); and an answer of the same server that
+needs neither database nor token (`/health/live`): HTTP alone. Medians, and ratios to the first two; `!` marks one of
+more than 5. The CPU of the server for each request means something on a busy machine, too.
 
 Then so many streams of events are open, half of them of one operation each and half of all, once while nothing happens
 and once while ten operations a second begin: CPU of the server in percent of one core, and its resident memory.
@@ -107,7 +108,7 @@ class Server:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         content = None if body is None else json.dumps(body)
         try:
-            self._connection.request(method, f"/v1{path}", content, headers)
+            self._connection.request(method, path if path.startswith("/health") else f"/v1{path}", content, headers)
             answer = self._connection.getresponse()
         except ConnectionError:  # it was idle for too long
             self._connection = self.connect()
@@ -155,7 +156,7 @@ async def compare(server: Server, url: str, assets: int, requests: int) -> None:
         listed = await recorded(catalog, lambda: list_page(catalog))
         read = await recorded(catalog, lambda: catalog.operations.get(operation))
         with closing_driver(url) as run:
-            measured = Measured(server.pid, requests)
+            measured = Measured(server.pid, requests, lambda: server.request("GET", "/health/live"))
             await measured.compare(
                 "list 50, filter and sort",
                 lambda: server.request("GET", PAGE),
@@ -249,21 +250,25 @@ def closing_driver(url: str) -> Iterator[Callable[[Statements], None]]:
 class Measured:
     """Times requests and their floors in turn, and prints medians."""
 
-    def __init__(self, pid: int, count: int) -> None:
+    def __init__(self, pid: int, count: int, empty: Callable[[], Any]) -> None:
         self._pid = pid
         self._count = count
+        self._empty = empty
 
     async def compare(
         self, what: str, request: Callable[[], Any], bare: Callable[[], Any] | None, own: Callable[[], Awaitable[Any]]
     ) -> None:
         """`bare`: the statements by the bare driver; `own`: by the catalog's methods, as the server sends them."""
-        times: dict[str, list[float]] = {"request": [], "bare": [], "own": []}
+        times: dict[str, list[float]] = {"request": [], "bare": [], "own": [], "empty": []}
         spent = 0.0
         for _ in range(self._count):
             before, began = cpu(self._pid), time.perf_counter()
             request()
             times["request"].append(time.perf_counter() - began)
             spent += cpu(self._pid) - before
+            began = time.perf_counter()
+            self._empty()
+            times["empty"].append(time.perf_counter() - began)
             began = time.perf_counter()
             await own()
             times["own"].append(time.perf_counter() - began)
@@ -277,7 +282,7 @@ class Measured:
             if name in found:
                 ratio = found["request"] / found[name]
                 text += f"; {title} {found[name]:>7.2f} ms, ratio {ratio:>5.1f}{' ' if ratio <= GOAL else '!'}"
-        print(text, flush=True)
+        print(f"{text}; HTTP alone {found['empty']:>5.2f} ms", flush=True)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------
