@@ -509,3 +509,50 @@ answers = Table(
     Column("body", LargeBinary),
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
+
+# Where people are told of events.
+channels = Table(
+    "channels",
+    metadata,
+    _id(),
+    Column("name", ExactText(63), nullable=False, unique=True),
+    Column("kind", ExactText(16), nullable=False),
+    # Without secrets, which are sealed; references to secrets stand here.
+    Column("settings", JSON, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
+    # Names of events, and of systems; empty: all.
+    Column("events", JSON, nullable=False),
+    Column("systems", JSON, nullable=False),
+    Column("per_minute", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    # Why it was turned off, when nobody did.
+    Column("reason", ExactText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("succeeded_at", UtcDateTime),
+    Column("failed_at", UtcDateTime),
+    Column("failure", ExactText),
+)
+
+# The outbox: what is to be told over a channel, and what was. Rows come with what they tell, in one transaction.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    _id(),
+    Column("channel_id", ExactText(36), ForeignKey("channels.id", ondelete="CASCADE"), nullable=False),
+    Column("event", ExactText(63), nullable=False),
+    Column("system", ExactText(63)),
+    Column("subject", ExactText, nullable=False),
+    Column("data", JSON, nullable=False),
+    # Of an e-mail that some have got already: who is left.
+    Column("recipients", JSON(none_as_null=True)),
+    Column("state", ExactText(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("answer", ExactText, nullable=False),
+    Column("summary_id", ExactText(36)),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    # Whoever sends it moves this on first: when he dies, it is sent again then.
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, index=True),
+    Index(None, "channel_id", "state", "due_at"),
+    Index(None, "state", "due_at"),
+)

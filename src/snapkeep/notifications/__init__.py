@@ -1,0 +1,1 @@
+"""Tells people of events: webhooks, e-mails, and who sends them when."""
