@@ -9,7 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from snapkeep.cli.trust import trust_here
+from snapkeep.cli.trust import present, trust_here
+from snapkeep.model.errors import SnapkeepError
 
 SECONDS = 5.0
 
@@ -18,17 +19,23 @@ def main() -> int:
     """Ask the server; no proxy is asked on the way to this very machine."""
     try:
         address = json.loads((Path(os.environ["SNAPKEEP_DATA_DIR"]) / "server.json").read_text())
-        handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust_here(address))
+        trust = trust_here(address)
+        present(trust, _path("SNAPKEEP_CLIENT_CERT"), _path("SNAPKEEP_CLIENT_KEY"))
+        handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
         opener = urllib.request.build_opener(*handlers)
         with opener.open(f"{address['url']}/v1/health/ready", timeout=SECONDS) as answer:
             sys.stdout.write(answer.read().decode())
     except urllib.error.HTTPError as error:
         sys.stdout.write(error.read().decode(errors="replace"))
         return 1
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SnapkeepError) as error:
         sys.stdout.write(f"{type(error).__name__}: {error}")
         return 1
     return 0
+
+
+def _path(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
 
 
 if __name__ == "__main__":

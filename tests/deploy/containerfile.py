@@ -143,6 +143,12 @@ class Copy:
             done = self.shell(f"mkdir -p $(dirname {target}) && cp -rT {ROOT / source} {_named(into, source)}")
             assert done.returncode == 0, done.stderr
 
+    def inside(self, pid: int, user: str, *words: str) -> list[str]:
+        """Return the command that runs `words` beside a process, as `docker exec` would."""
+        uid, _, gid = user.partition(":")
+        login = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--bounding-set=-all")
+        return ["nsenter", f"--target={pid}", "--mount", "--root", "--wd", *login, *words]
+
     def run(self, data: str, user: str, *words: str) -> list[str]:
         """Return the command that runs `words` as the image would be run, with one volume."""
         return self.command("sh", "-c", CONFINED, "sh", data, *user.split(":"), *words)

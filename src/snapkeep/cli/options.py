@@ -42,6 +42,12 @@ class Common:
     fingerprint: Annotated[str | None, Parameter(name="--fingerprint", env_var="SNAPKEEP_FINGERPRINT")] = None
     """SHA-256 of the certificate of the server that --url names (hex, colons allowed), instead of an authority."""
 
+    client_cert: Annotated[Path | None, Parameter(name="--client-cert", env_var="SNAPKEEP_CLIENT_CERT")] = None
+    """PEM file with your own certificate, for a server that demands one besides the token."""
+
+    client_key: Annotated[Path | None, Parameter(name="--client-key", env_var="SNAPKEEP_CLIENT_KEY")] = None
+    """PEM file with the key of that certificate; default: the same file."""
+
     approval: Annotated[str | None, Parameter(name="--approval", env_var="SNAPKEEP_APPROVAL")] = None
     """Id of the approval that lets this command do what nobody may do alone; see `snapkeep approval`."""
 
@@ -57,7 +63,7 @@ class Common:
         is over.
         """
         from snapkeep.cli.rest import Rest
-        from snapkeep.cli.trust import trust_here, trust_there
+        from snapkeep.cli.trust import present, trust_here, trust_there
         from snapkeep.server.datadir import default_data_dir
 
         directory = self.data_dir or default_data_dir()
@@ -66,6 +72,7 @@ class Common:
         else:
             address = _address(directory)
             url, trust = str(address["url"]), trust_here(address)
+        present(trust, self.client_cert, self.client_key)
         return Rest(url, self._token(directory, url) if token is None else token, trust, self.approval)
 
     def _token(self, directory: Path, url: str) -> str:

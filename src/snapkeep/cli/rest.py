@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from snapkeep.cli.references import Reference, part
-from snapkeep.cli.trust import refused_certificate, require_private
+from snapkeep.cli.trust import refused_certificate, refused_us, require_private
 from snapkeep.model.errors import (
     AuthenticationFailed,
     InvalidInput,
@@ -214,9 +214,21 @@ class Rest:
                 f"The certificate of the server at {self.url} is not trusted: {untrusted}",
                 next_step="Give its authority with --ca-file (tls/ca.pem of its data directory), or --fingerprint.",
             )
+        if (refused := refused_us(error)) is not None:
+            return AuthenticationFailed(
+                f"The server at {self.url} ended the connection: {refused}",
+                next_step="Give your own certificate with --client-cert and --client-key: it must be valid now, and of "
+                "an authority that the server trusts (SNAPKEEP_TLS_CLIENT_CA_FILE).",
+            )
+        hint = ""
+        if isinstance(error, httpx2.RemoteProtocolError) and self.url.startswith("https:"):
+            hint = (
+                " One that demands certificates of its clients (SNAPKEEP_TLS_CLIENT_CA_FILE) ends connections so: give "
+                "yours with --client-cert and --client-key, valid now and of its authority."
+            )
         return ServerUnavailable(
             f"The server at {self.url} does not answer: {error}",
-            next_step="Start it with `snapkeep serve`, or give the right address with --url.",
+            next_step=f"Start it with `snapkeep serve`, or give the right address with --url.{hint}",
         )
 
 

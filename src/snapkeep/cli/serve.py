@@ -32,6 +32,7 @@ def serve(
     tls_names: Annotated[str | None, Parameter(env_var="SNAPKEEP_TLS_NAMES")] = None,
     tls_certificate_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_TLS_CERTIFICATE_FILE")] = None,
     tls_key_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_TLS_KEY_FILE")] = None,
+    tls_client_ca_file: Annotated[Path | None, Parameter(env_var="SNAPKEEP_TLS_CLIENT_CA_FILE")] = None,
     log_format: LogFormat = None,
 ) -> None:
     """Run the server: REST API, operations and upkeep in one process; on SQLite, or on PostgreSQL beside workers.
@@ -65,6 +66,8 @@ def serve(
         PEM file with your own certificate; default: one that the server makes.
     tls_key_file
         PEM file with the key of that certificate; default: the same file.
+    tls_client_ca_file
+        PEM file with the authorities of clients: who has no certificate of theirs is not even listened to.
     log_format
         text for people, json for log collectors; default: text.
     """
@@ -85,6 +88,7 @@ def serve(
             tls_names=tls_names,
             tls_certificate_file=tls_certificate_file,
             tls_key_file=tls_key_file,
+            tls_client_ca_file=tls_client_ca_file,
             log_format=log_format,
         )
     )

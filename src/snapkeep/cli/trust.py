@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,33 @@ def trust_there(url: str, ca_file: Path | None, fingerprint: str | None) -> ssl.
 
     given = {"host": parts.hostname, "port": parts.port or 443, "fingerprint": fingerprint}
     return asyncio.run(trust(HttpsSettings.parse(given | ({"ca_file": str(ca_file.absolute())} if ca_file else {}))))
+
+
+def present(trust: ssl.SSLContext | None, certificate: Path | None, key: Path | None) -> None:
+    """Let a client show its own certificate. Raises InvalidInput for one that cannot be used."""
+    if certificate is None and key is None:
+        return
+    if certificate is None or trust is None:
+        raise InvalidInput(
+            "A key without its certificate is of no use" if trust else "Over plain HTTP no certificate is shown",
+            next_step="Give --client-cert, and an address that begins with https://.",
+        )
+    try:
+        trust.load_cert_chain(certificate, key, password=lambda: "")  # a prompt would wait for ever in a job
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(
+            f"The client certificate {str(certificate)!r} cannot be used: {error}",
+            next_step="Give --client-cert and --client-key as PEM files, the key not encrypted.",
+        ) from error
+
+
+def refused_us(error: BaseException | None) -> str | None:
+    """Return why a server did not take our certificate, or did not want to go on without one."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and (found := re.search(r"\balert ([a-z ]+)", str(error))):
+            return found[1].strip()
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def require_private(url: str, trust: ssl.SSLContext | None) -> None:

@@ -310,6 +310,11 @@ class ServerSettings(ProcessSettings):
     tls_key_file: Path | None = Field(
         default=None, description="PEM file with the key of that certificate. Default: the same file."
     )
+    tls_client_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authorities of clients: only who shows a certificate of theirs may say anything "
+        "at all. Everybody needs a token all the same.",
+    )
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -330,7 +335,7 @@ class ServerSettings(ProcessSettings):
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:
-        given = [self.tls_certificate_file, self.tls_key_file]
+        given = [self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file]
         if self.tls_key_file and not self.tls_certificate_file:
             raise ValueError("tls_key_file needs tls_certificate_file")
         if not self.tls and (any(given) or self.tls_names):

@@ -38,6 +38,8 @@ class ServerTls:
         self._stamps: tuple[Stamp, ...] = ()
         self.pair: Pair
         self.context = _context()
+        if settings.tls_client_ca_file is not None:
+            _demand(self.context, settings.tls_client_ca_file)
         self.look()
 
     @property
@@ -120,6 +122,20 @@ def _context() -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
+
+
+def _demand(context: ssl.SSLContext, authorities: Path) -> None:
+    """Let nobody in who shows no certificate of these authorities. Raises InvalidInput."""
+    try:
+        context.load_verify_locations(cafile=authorities)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(
+            f"The authorities of clients cannot be read from {authorities}: {error}",
+            next_step="Give a PEM file with the certificates of the authorities that sign those of clients.",
+        ) from error
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # a session that is taken up again would not be judged again
+    context.options |= ssl.OP_NO_TICKET
 
 
 def _load(context: ssl.SSLContext, pair: Pair) -> None:
