@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import smtplib
 import socket
@@ -24,6 +25,7 @@ _STEP_SECONDS = 15.0
 """Longest wait for one answer."""
 _LONGEST_SUBJECT = 150
 _OK = range(200, 300)
+_GO_ON = 334
 _TEMPORARY = range(400, 500)
 
 
@@ -120,6 +122,9 @@ class _Connection:
             return Outcome.retry(explained(error))
         try:
             return self._hand_over(server, delivery, recipients)
+        except smtplib.SMTPDataError as error:
+            said = error.smtp_error
+            return _refusal(Refused("message", error.smtp_code, said if isinstance(said, bytes) else said.encode()))
         except (OSError, smtplib.SMTPException) as error:
             return Outcome.retry(f"the connection broke: {type(error).__name__}")
         finally:
@@ -204,13 +209,23 @@ def _own_name(connected: socket.socket) -> str:
 
 
 def _login(server: smtplib.SMTP, username: str, password: str) -> None:
-    try:
-        server.login(username, password)
-    except smtplib.SMTPAuthenticationError as error:
-        said = error.smtp_error
-        raise Refused("login", error.smtp_code, said if isinstance(said, bytes) else said.encode()) from None
-    except smtplib.SMTPNotSupportedError:
-        raise Refused("login", 502, b"the server has no login here; is TLS missing?") from None
+    """Log in by PLAIN or LOGIN, as most servers offer; smtplib's own takes no names and passwords but ASCII."""
+    offered = server.esmtp_features.get("auth", "").upper().split()
+    if "PLAIN" in offered:
+        code, text = server.docmd("AUTH", "PLAIN " + _base64(f"\0{username}\0{password}"))
+    elif "LOGIN" in offered:
+        code, text = server.docmd("AUTH", "LOGIN")
+        for answer in (username, password):
+            if code != _GO_ON:
+                break
+            code, text = server.docmd(_base64(answer))
+    else:
+        raise Refused("login", 502, b"the server offers neither PLAIN nor LOGIN here; is TLS missing?")
+    _require("login", code, text)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _require(step: str, code: int, text: bytes) -> None:

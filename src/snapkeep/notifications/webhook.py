@@ -9,6 +9,7 @@ import email.utils
 import hashlib
 import hmac
 import json
+import re
 import secrets
 import ssl
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ def require_url(url: str) -> None:
     except (httpx2.InvalidURL, ValueError):
         parsed, port_is_right = httpx2.URL(""), False
     is_private = parsed.scheme == "http" and parsed.host in {"127.0.0.1", "::1", "localhost"}
-    if not port_is_right or not parsed.host or not (parsed.scheme == "https" or is_private):
+    is_host = re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", parsed.raw_host.decode("ascii")) is not None
+    if not port_is_right or not is_host or not (parsed.scheme == "https" or is_private):
         raise InvalidInput(
             "The address of a webhook begins with https://, or with http:// when it is on this machine",
             next_step="Give the whole address, such as https://hooks.example.com/snapkeep.",
