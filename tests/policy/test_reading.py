@@ -118,7 +118,7 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
         ("? [a, b]\n: c\n", 1, "a key must be a text"),
         ("name: \0\n", 1, "this is no YAML"),
         ("[" * 5000, 1, "nested too deeply"),
-        (GOOD.replace("name: projects", "name: Projects"), 2, "should match pattern"),
+        (GOOD.replace("name: projects", "name: Projects"), 2, "a name has lower-case letters"),
         (GOOD.replace("assets:", "asset:"), 3, "do you mean 'assets'?"),
         (f"{GOOD}---\n{GOOD}", 26, "is in line 2 already"),
         (step(keep={}), 4, "this keeps nothing"),

@@ -210,6 +210,10 @@ class _One:
             message = f"there is no {place[-1]!r:.80}" + _meant(place)
         elif error["type"] == "missing":
             message = "this is missing"
+        elif error["type"] == "string_pattern_mismatch":
+            message = "a name has lower-case letters, digits, dots, dashes and underscores, 63 at most"
+        elif error["type"] == "too_short":
+            message = "at least one is needed"
         elif not message.startswith(tuple("abcdefghijklmnopqrstuvwxyz'")):
             message = message[:1].lower() + message[1:]
         given = error.get("input")

@@ -21,15 +21,17 @@ class Size:
     changed_a_day: int
     """Bytes that are written anew on a day."""
 
-    def held(self, moments: list[int]) -> int:
+    def held(self, moments: list[int], *, alone: bool) -> int:
         """Estimate the bytes that points hold (oldest first) which share what did not change between them.
 
-        The newest holds the whole; each older one what has changed until the next one, and never more than the whole.
+        Each holds what has changed until the next one, never more than the whole; the newest all of it where they
+        stand `alone`, as backups do. Snapshots share it with the asset itself.
         """
         if not moments:
             return 0
         gaps = (later - sooner for sooner, later in pairwise(moments))
-        return self.whole + sum(min(self.whole, gap * self.changed_a_day // 86_400) for gap in gaps)
+        changed = sum(min(self.whole, gap * self.changed_a_day // 86_400) for gap in gaps)
+        return changed + self.whole if alone else changed
 
 
 @dataclass(slots=True)
@@ -42,10 +44,14 @@ class Kept:
     made: int = 0
     deleted: int = 0
 
-    def add(self, moment: int, zone: Zone) -> None:
-        """Make one, and let retention go over them."""
+    def add(self, moment: int) -> None:
+        """Make one."""
         self.moments.append(moment)
         self.made += 1
+
+    def prune(self, zone: Zone) -> None:
+        """Let retention go over them. Once a day leaves the same as after each run: what one part of a rule keeps no
+        more, it never keeps again."""
         if self.step.keep.forever:
             return
         verdicts = judge(reversed(self.moments), self.step.keep.rule, zone)
@@ -90,14 +96,18 @@ def simulate(policy: Policy, start: datetime, days: int, size: Size | None = Non
         date = (local + timedelta(days=number)).date()
         end = datetime(date.year, date.month, date.day, tzinfo=policy.zone).astimezone(UTC)
         while following is not None and following[0] < end:
-            kept[following[1]].add(int(following[0].timestamp()), zone)
+            kept[following[1]].add(int(following[0].timestamp()))
             following = next(due, None)
+        for one in kept.values():
+            one.prune(zone)
         there = {name: one.moments for name, one in kept.items()}
         yield (
             Day(
                 (date - timedelta(days=1)).isoformat(),
                 {name: len(moments) for name, moments in there.items()},
-                {name: size.held(moments) for name, moments in there.items()} if size else {},
+                {name: size.held(one.moments, alone=one.step.do == "backup") for name, one in kept.items()}
+                if size
+                else {},
                 {name: datetime.fromtimestamp(moments[0], UTC) for name, moments in there.items() if moments},
             ),
             list(kept.values()),
