@@ -23,7 +23,7 @@ def main() -> int:
         present(trust, _path("SNAPKEEP_CLIENT_CERT"), _path("SNAPKEEP_CLIENT_KEY"))
         handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
         opener = urllib.request.build_opener(*handlers)
-        with opener.open(f"{address['url']}/v1/health/ready", timeout=SECONDS) as answer:
+        with opener.open(f"{address['url']}/health/ready", timeout=SECONDS) as answer:
             sys.stdout.write(answer.read().decode())
     except urllib.error.HTTPError as error:
         sys.stdout.write(error.read().decode(errors="replace"))

@@ -136,9 +136,9 @@ def test_health_is_for_those_with_a_certificate_alone(guarded: Server, operator:
     address = json.loads((guarded.data_dir / "server.json").read_text())
     context = ssl.create_default_context(cafile=address["ca_file"])
     with pytest.raises(httpx2.HTTPError):
-        httpx2.get(f"{address['url']}/v1/health/live", verify=context)
+        httpx2.get(f"{address['url']}/health/live", verify=context)
     context.load_cert_chain(operator.certificate, operator.key)
-    assert httpx2.get(f"{address['url']}/v1/health/live", verify=context).status_code == 200
+    assert httpx2.get(f"{address['url']}/health/live", verify=context).status_code == 200
 
 
 def test_a_certificate_is_no_token(guarded: Server, operator: Issued) -> None:
