@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -40,7 +41,7 @@ class Office:
         given = urlencode({name: str(value) for name, value in query.items() if value is not None})
         return f"postgresql+psycopg://{USER}@{host}:{self.postgres.port}/{database}?{given}"
 
-    def issued(self, authority: str, name: str = USER, days: float = 30) -> dict[str, object]:
+    def issued(self, authority: str, name: str = USER, days: float = 30) -> dict[str, Any]:
         """Return the parameters for a certificate that is another one in each test."""
         found = Authority(self.directory / f"of-{authority}", authority) if authority != "ours" else self.ours
         made = found.issue(name, ends_in=days * DAY)
@@ -108,7 +109,8 @@ async def test_the_server_says_what_is_wrong_with_the_certificate(
 
 async def test_a_server_that_is_not_the_right_one_gets_nothing(office: Office) -> None:
     other = Authority(office.directory / "another", "another")
-    for changed in ({"sslrootcert": other.file}, {"host": "localhost"}):
+    wrong: list[dict[str, Any]] = [{"sslrootcert": other.file}, {"host": "localhost"}]
+    for changed in wrong:
         error = await refused(office.url(**changed))
         assert isinstance(error, AuthenticationFailed)
         assert error.message.startswith("No TLS connection")

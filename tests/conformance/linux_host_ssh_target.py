@@ -5,8 +5,8 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from tests.support.sshd import SshServer
 
 from snapkeep.conformance import Circumstance, Fault, Step
 from snapkeep.model.assets import Capability
-from snapkeep.plugins.linux_host.rights import RULES, sudoers
+from snapkeep.plugins.linux_host.rights import RULES, by_capability, line, sudoers
 
 PYTHON = "/usr/bin/python3"
 """One that any user may run."""
@@ -35,6 +35,7 @@ BY_SSH = {
     Circumstance.PLAIN_SERVER,
     Circumstance.READ_ONLY_ACCOUNT,
     Circumstance.LEAST_ACCOUNT,
+    "account_with",
     "cut_connections",
 }
 """What has a meaning here, and not on this machine. The key of a host stands for a certificate."""
@@ -121,7 +122,7 @@ class SshLinuxHostTarget(LinuxHostTarget):
 
     async def arrange(self, circumstance: Circumstance) -> dict[str, Any]:
         if circumstance is Circumstance.READ_ONLY_ACCOUNT:
-            self._allow(RULES["btrfs"][Capability.DISCOVER])
+            self._allow(RULES["btrfs"][Capability.DISCOVER], self._closing)
         simple: dict[Circumstance, dict[str, Any]] = {
             Circumstance.WRONG_PASSWORD: {"private_key": None, "password": "not-the-password"},
             Circumstance.WRONG_KEY: {"private_key": _new_key().export_private_key().decode()},
@@ -145,17 +146,26 @@ class SshLinuxHostTarget(LinuxHostTarget):
         self._give()
         return settings
 
+    def rights(self, capability: Capability) -> tuple[str, ...]:
+        """Those of btrfs and of what can be frozen: there is nothing else here."""
+        return by_capability(["btrfs", "mounts"]).get(capability, ())
+
+    @asynccontextmanager
+    async def account_with(self, rights: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        with ExitStack() as before:
+            self._allow(rights, before)
+            yield {}
+
     def _give(self) -> None:
         if self._faults.exists():
             shutil.chown(self._faults, self._machine.server.user)
 
-    def _allow(self, rules: Sequence[str]) -> None:
-        """Let the user run no other programs as root, until the test ends."""
+    def _allow(self, rules: Sequence[str], until: ExitStack) -> None:
+        """Let the user run no other programs as root, until the stack ends."""
         user = self._machine.server.user
         file = Path("/etc/sudoers.d") / user
-        self._closing.callback(file.write_text, file.read_text())
-        lines = (f"/usr/bin/{rule}".translate({ord(sign): f"\\{sign}" for sign in ",=:"}) for rule in rules)
-        file.write_text(f"{user} ALL = (root) NOPASSWD: {', '.join(lines)}\n")
+        until.callback(file.write_text, file.read_text())
+        file.write_text(f"{user} ALL = (root) NOPASSWD: {', '.join(map(line, rules))}\n" if rules else "")
 
     def _plain_server(self) -> int:
         server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
