@@ -63,6 +63,7 @@ test: check $(SDK)
 	scripts/nfs
 	scripts/lvm
 	scripts/restic
+	scripts/oidc
 	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
 
 bench: $(DEV)
@@ -79,4 +80,4 @@ chaos: $(DEV)
 	$(BIN)/python -m tests.chaos --kills 300 --store postgresql --workers 3 $(CHAOS_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(SDK_VENV) .restic .nfs .lvm site dist build src/snapkeep.egg-info src/snapkeep/repository/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SDK_VENV) .restic .nfs .lvm .oidc-provider site dist build src/snapkeep.egg-info src/snapkeep/repository/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

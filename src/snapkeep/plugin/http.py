@@ -218,18 +218,23 @@ def _wait_before_retry(error: Exception, deadline: float) -> bool | float:
 async def open_session(settings: HttpsSettings) -> AsyncIterator[HttpSession]:
     """Open the connections to a system; nothing is sent yet, except to read a pinned certificate."""
     verify: ssl.SSLContext | bool = True if settings.plain_http else await trust(settings)
-    limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
-    transport = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
-    pool = transport._pool  # the only way to see an address before something is sent to it
-    pool._network_backend = _Guarded(pool._network_backend)
     async with httpx2.AsyncClient(
         base_url=settings.base_url,
-        transport=transport,
+        transport=guarded_transport(verify),
         timeout=httpx2.Timeout(settings.request_seconds, connect=min(10.0, settings.request_seconds)),
         follow_redirects=False,
         trust_env=False,
     ) as client:
         yield HttpSession(client, settings)
+
+
+def guarded_transport(verify: ssl.SSLContext | bool) -> httpx2.AsyncHTTPTransport:
+    """Return a transport that connects to allowed addresses only (`snapkeep.addresses`)."""
+    limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+    transport = httpx2.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
+    pool = transport._pool  # the only way to see an address before something is sent to it
+    pool._network_backend = _Guarded(pool._network_backend)
+    return transport
 
 
 class _Guarded(httpcore2.AsyncNetworkBackend):

@@ -1,0 +1,1 @@
+"""OpenID Connect: an identity provider proves who somebody is. The exchange is the server's alone."""
