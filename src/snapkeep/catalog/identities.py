@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort, holds_text
 from snapkeep.catalog.records import GrantRecord, IdentityRecord, RoleRecord, TokenRecord
-from snapkeep.catalog.tables import grants, identities, labels, roles, tokens
+from snapkeep.catalog.tables import accounts, grants, identities, labels, roles, tokens
 from snapkeep.model.access import ROLES, IdentityKind
 from snapkeep.model.errors import Busy, Conflict, NotFound
 
@@ -48,20 +48,20 @@ class Identities:
         paging: Paging = ALL,
     ) -> Listed[IdentityRecord]:
         """Return identities, by `IDENTITY_ORDERS`. `part`: of the name."""
-        query = select(identities)
+        query = IDENTITIES
         query = query.where(identities.c.kind == kind.value) if kind else query
         query = query.where(identities.c.disabled.is_(disabled)) if disabled is not None else query
         query = query.where(holds_text(identities.c.name, part)) if part else query
         async with self._database.connect() as connection:
-            return await IDENTITY_ORDERS.read(connection, query, _identity, paging)
+            return await IDENTITY_ORDERS.read(connection, query, identity_of, paging)
 
     async def get(self, name: str) -> IdentityRecord:
         """Return one. Raises NotFound."""
         async with self._database.connect() as connection:
-            row = (await connection.execute(select(identities).where(identities.c.name == name))).first()
+            row = (await connection.execute(IDENTITIES.where(identities.c.name == name))).first()
         if row is None:
             raise NotFound(f"There is no identity {name!r}", next_step="See `snapkeep identity list`.")
-        return _identity(row)
+        return identity_of(row)
 
     async def change(self, identity_id: str, *, ends: Collection[str] = (), **values: Any) -> None:
         """Change password or whether it is disabled; tokens of the kinds `ends` let nobody in any more."""
@@ -118,12 +118,15 @@ class Identities:
     async def grant(
         self, grant_id: str, identity: IdentityRecord, role: str, scope: str, by: str, now: datetime
     ) -> GrantRecord:
-        """Give a role within a scope; one that is there already stays as it is."""
+        """Give a role within a scope; one that is there already stays as it is, and no provider takes it back."""
         values = {"id": grant_id, "identity_id": identity.id, "role": role, "scope": scope}
         statement = self._database.insert(grants).values(**values, granted_by=by, created_at=now)
-        unique = ["identity_id", "role", "scope"]
+        by_hand = {"provider_id": None, "granted_by": by, "created_at": now}
+        statement = statement.on_conflict_do_update(
+            index_elements=["identity_id", "role", "scope"], set_=by_hand, where=grants.c.provider_id.is_not(None)
+        )
         async with self._database.begin() as connection:
-            await connection.execute(statement.on_conflict_do_nothing(index_elements=unique))
+            await connection.execute(statement)
         found = await self.grants_of(identity)
         return next(item for item in found if (item.role, item.scope) == (role, scope))
 
@@ -254,6 +257,7 @@ class Identities:
                 await connection.execute(insert(labels), rows)
 
 
+IDENTITIES = select(identities, accounts.c.issuer, accounts.c.subject).outerjoin(accounts)
 _TOKENS = select(
     tokens,
     identities.c.name.label("identity_name"),
@@ -286,7 +290,8 @@ def _require_own(name: str) -> None:
         raise Conflict(f"The role {name!r} is always there, and always the same", next_step="Make one of another name.")
 
 
-def _identity(row: Any) -> IdentityRecord:
+def identity_of(row: Any) -> IdentityRecord:
+    """Return a row of `IDENTITIES` as a record."""
     return IdentityRecord(
         id=row.id,
         name=row.name,
@@ -294,6 +299,8 @@ def _identity(row: Any) -> IdentityRecord:
         password=row.password,
         disabled=row.disabled,
         created_at=row.created_at,
+        issuer=row.issuer,
+        subject=row.subject,
     )
 
 

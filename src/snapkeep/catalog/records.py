@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -63,7 +64,10 @@ class SystemRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityRecord:
-    """A user or a service account. `password` is a hash, None where there is none."""
+    """A user or a service account. `password` is a hash, None where there is none.
+
+    `issuer` and `subject`: as whom an identity provider knows this user, who logs in there and has no password.
+    """
 
     id: str
     name: str
@@ -71,6 +75,8 @@ class IdentityRecord:
     password: str | None
     disabled: bool
     created_at: datetime
+    issuer: str | None
+    subject: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,49 @@ class GrantRecord:
     scope: str
     granted_by: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GroupGrant:
+    """What an identity provider's group gives: a role within a scope."""
+
+    group: str
+    role: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderRecord:
+    """An identity provider (OpenID Connect), without its secret.
+
+    `allowed_groups`: who may log in, empty: all whom it knows. `ca`: PEM of its authority, None: the machine's own.
+    """
+
+    id: str
+    name: str
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...]
+    name_claim: str
+    groups_claim: str
+    allowed_groups: tuple[str, ...]
+    grants: tuple[GroupGrant, ...]
+    ca: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRecord:
+    """A login with a provider that is under way, with what is to be kept secret of it.
+
+    `seconds`: how often the provider may be asked about it, where it has to be asked.
+    """
+
+    id: str
+    provider_id: str
+    secrets: Mapping[str, str]
+    seconds: int | None
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,17 +22,19 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody's session at a server."""
+    """Somebody's session at a server; `provider`: with which identity provider he has logged in, if with one."""
 
     name: str
     token: str
     expires_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    provider: str | None = None
 
     def require_time(self, url: str) -> None:
         """Raise AuthenticationFailed when it is over."""
         if self.expires_at <= datetime.now(UTC):
+            how = self.name if self.provider is None else f"--browser --provider {self.provider}"
             raise AuthenticationFailed(
-                f"The session of {self.name!r} at {url} is over", next_step=f"Log in: `snapkeep login {self.name}`."
+                f"The session of {self.name!r} at {url} is over", next_step=f"Log in: `snapkeep login {how}`."
             )
 
 

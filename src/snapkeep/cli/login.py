@@ -6,12 +6,30 @@ import os
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.model.errors import AuthenticationFailed, InvalidInput, SnapkeepError
 
+if TYPE_CHECKING:
+    from snapkeep.cli.rest import Rest
 
-def login(name: str | None = None, /, *, password_file: Path | None = None, common: Common = DEFAULT) -> None:
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def login(
+    name: str | None = None,
+    /,
+    *,
+    password_file: Path | None = None,
+    browser: Flag = False,
+    device: Flag = False,
+    provider: str | None = None,
+    port: int = 0,
+    common: Common = DEFAULT,
+) -> None:
     """Log in: later commands for this server act in your name, for twelve hours.
 
     The session is kept in ~/.config/snapkeep/credentials.json, for you alone to read.
@@ -22,17 +40,31 @@ def login(name: str | None = None, /, *, password_file: Path | None = None, comm
         Your name in Snapkeep; default: that of the session before, else the one on this machine.
     password_file
         File whose first line is the password; otherwise it is asked for.
+    browser
+        Log in with an identity provider, in a browser of this machine.
+    device
+        Log in with an identity provider, by a code that you type on any device.
+    provider
+        Name of the identity provider; default: the only one that the server knows.
+    port
+        With --browser: the port of this machine to which the browser comes back; default: any that is free.
     """
     from snapkeep.cli import credentials, output
-    from snapkeep.cli.passwords import get_password
 
     rest = common.connect(token="")
     before = credentials.find(rest.url)
-    name = name or (before.name if before else _own_name())
-    password = get_password(password_file, f"Password of {name} at {rest.url}: ")
-    answer = rest.request("POST", "/login", json={"name": name, "password": password})
+    if browser or device or provider is not None:
+        _require_one(name, password_file, browser=browser, device=device)
+        from snapkeep.cli import single_sign_on
+
+        elsewhere = single_sign_on.on_device(rest, provider) if device else None
+        answer, known_by = elsewhere or single_sign_on.in_browser(rest, provider, port)
+        name = str(answer["about"]["identity"])
+    else:
+        name, known_by = name or (before.name if before else _own_name()), None
+        answer = _with_password(rest, name, password_file)
     expires_at = str(answer["about"]["expires_at"])
-    session = credentials.Session(name, answer["token"], datetime.fromisoformat(expires_at))
+    session = credentials.Session(name, answer["token"], datetime.fromisoformat(expires_at), known_by)
     try:
         credentials.keep(rest.url, session)
     except SnapkeepError:
@@ -103,6 +135,27 @@ def change_password(
         output.print_json({"changed": me["name"]})
     else:
         output.console.print(f"Changed the password of {me['name']}. Next: snapkeep login {me['name']}", markup=False)
+
+
+def _with_password(rest: Rest, name: str, file: Path | None) -> dict[str, Any]:
+    from snapkeep.cli.passwords import get_password
+
+    password = get_password(file, f"Password of {name} at {rest.url}: ")
+    return dict(rest.request("POST", "/login", json={"name": name, "password": password}))
+
+
+def _require_one(name: str | None, password_file: Path | None, *, browser: bool, device: bool) -> None:
+    """Raise InvalidInput unless one way to log in was chosen, that with a provider."""
+    if name is not None or password_file is not None:
+        raise InvalidInput(
+            "Who logs in with an identity provider says name and password there, not here",
+            next_step="Leave the name away: `snapkeep login --browser`.",
+        )
+    if browser == device:
+        raise InvalidInput(
+            "One of --browser and --device is needed",
+            next_step="Use --browser where one runs on this machine, else --device.",
+        )
 
 
 def _own_name() -> str:

@@ -97,13 +97,15 @@ class GrantOut(Out):
 
 
 class IdentityOut(Out):
-    """A user or a service account."""
+    """A user or a service account; `issuer` and `subject`: as whom an identity provider knows a user."""
 
     id: str
     name: str
     kind: str
     disabled: bool
     has_password: bool
+    issuer: str | None
+    subject: str | None
     created_at: datetime
     grants: list[GrantOut]
 
@@ -116,6 +118,8 @@ class IdentityOut(Out):
             kind=record.kind.value,
             disabled=record.disabled,
             has_password=record.password is not None,
+            issuer=record.issuer,
+            subject=record.subject,
             created_at=record.created_at,
             grants=[GrantOut.of(grant) for grant in grants],
         )
