@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
+from snapkeep.catalog.database import sqlite_url
 from snapkeep.catalog.deliveries import DeliveryRecord
 from snapkeep.model.notifications import DeliveryState, Event, Notice
 
@@ -17,8 +18,15 @@ CHANNEL_NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def catalog(database_url: str, tmp_path: Path) -> AsyncIterator[Catalog]:
+async def catalog(database_url: str) -> AsyncIterator[Catalog]:
     async with open_catalog(database_url, b"k" * 32) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def local(tmp_path: Path) -> AsyncIterator[Catalog]:
+    """A catalog on SQLite, for what is the same on every store."""
+    async with open_catalog(sqlite_url(tmp_path / "local.sqlite"), b"k" * 32) as opened:
         yield opened
 
 

@@ -197,7 +197,7 @@ async def test_setting_the_clock_ends_no_lock_whatever_restarts(world: World, mo
 async def test_a_deletion_that_cools_begins_by_time_that_was_seen_to_pass(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await world.catalog.cooling.set(Cooling(limit=1, hours=4))
+    await world.catalog.cooling.set(Cooling(limit=1, hours=4), by="test")
     time, submitted = world.catalog.protections.time, []
 
     async def submit(operation_id: str, generation: int, **_: Any) -> None:
@@ -237,7 +237,7 @@ async def test_a_deletion_that_cools_begins_by_time_that_was_seen_to_pass(
 
 async def test_the_deletions_of_an_hour_are_counted_for_an_hour(world: World) -> None:
     cooling, time = world.catalog.cooling, world.catalog.protections.time
-    await cooling.set(Cooling(limit=2, hours=1))
+    await cooling.set(Cooling(limit=2, hours=1), by="test")
     assert [await cooling.admit("s", f"d{number}", by="me") is None for number in (1, 1, 2, 3)] == [
         True, True, True, False,
     ]  # fmt: skip
@@ -247,5 +247,5 @@ async def test_the_deletions_of_an_hour_are_counted_for_an_hour(world: World) ->
     assert await cooling.admit("s", "d4", by="me") is None
     await time.observe("a", 3 * 86400.0, begin + 3 * DAY)
     await cooling.purge()
-    await cooling.set(Cooling(limit=None))
+    await cooling.set(Cooling(limit=None), by="test")
     assert [await cooling.admit("s", f"e{number}", by="me") for number in range(5)] == [None] * 5

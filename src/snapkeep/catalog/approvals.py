@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy import delete, insert, or_, select, update
 
 from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.paging import Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import ApprovalRecord, Decision
 from snapkeep.catalog.tables import approvals, notes
 from snapkeep.model.approvals import ApprovalState, FourEyes
 from snapkeep.model.errors import Conflict, NotFound
+from snapkeep.model.notifications import Event, Notice
 
 _KEY = "four-eyes"
 
@@ -27,8 +29,9 @@ APPROVAL_ORDERS = Orders[ApprovalRecord](
 class Approvals:
     """What was asked for, and how others decided."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
 
     # -- which requests need one -------------------------------------------------------------------------------------
     async def four_eyes(self) -> FourEyes | None:
@@ -40,13 +43,15 @@ class Approvals:
         value = json.loads(found)
         return FourEyes(frozenset(value["actions"]), value["needed"], value["hours"])
 
-    async def set_four_eyes(self, wanted: FourEyes | None) -> None:
+    async def set_four_eyes(self, wanted: FourEyes | None, *, by: str) -> None:
         """Turn it on, with these actions; or off."""
         async with self._database.begin() as connection:
             await connection.execute(delete(notes).where(notes.c.key == _KEY))
             if wanted is not None:
                 value = {"actions": sorted(wanted.actions), "needed": wanted.needed, "hours": wanted.hours}
                 await connection.execute(insert(notes).values(key=_KEY, value=json.dumps(value).encode()))
+            await self._outbox.put(connection, _changed(wanted, by))
+        self._outbox.wake()
 
     # -- approvals ---------------------------------------------------------------------------------------------------
     async def add(self, record: ApprovalRecord) -> None:
@@ -54,6 +59,8 @@ class Approvals:
         values = {column.name: getattr(record, column.name) for column in approvals.c}
         async with self._database.begin() as connection:
             await connection.execute(insert(approvals).values(values | {"decisions": [], "state": record.state.value}))
+            await self._outbox.put(connection, _asked(record))
+        self._outbox.wake()
 
     async def get(self, approval_id: str, requester: str | None = None) -> ApprovalRecord:
         """Return one by its id, or by the beginning of it; only of this requester, if one is given. Raises NotFound."""
@@ -105,6 +112,9 @@ class Approvals:
                 state = ApprovalState.APPROVED
             values: dict[str, Any] = {"decisions": [_plain(one) for one in decisions], "state": state.value}
             await connection.execute(update(approvals).where(approvals.c.id == approval.id).values(values))
+            if state is not ApprovalState.OPEN:
+                await self._outbox.put(connection, _decided(record, state, decision.by))
+        self._outbox.wake()
         return await self.get(approval.id)
 
     async def end(self, approval: ApprovalRecord, state: ApprovalState, now: datetime) -> bool:
@@ -128,6 +138,51 @@ def _is(state: ApprovalState, now: datetime | None) -> Any:
     if state is ApprovalState.EXPIRED:
         return (approvals.c.state == state.value) | (waits & (approvals.c.expires_at <= now))
     return (approvals.c.state == state.value) & (~waits | (approvals.c.expires_at > now))
+
+
+def _asked(record: ApprovalRecord) -> Notice:
+    return Notice(
+        event=Event.APPROVAL_ASKED,
+        message=f"{record.requester} asks for {record.action} {record.subject}".rstrip(),
+        next_step=f"Look at it, and decide: `snapkeep approval show {record.id[:8]}`.",
+        subject=record.subject,
+        actor=record.requester,
+        details={
+            "approval": record.id,
+            "action": record.action,
+            "needed": record.needed,
+            "expires_at": record.expires_at.isoformat(),
+        },
+    )
+
+
+def _decided(record: ApprovalRecord, state: ApprovalState, by: str) -> Notice:
+    step = f"Do it: `snapkeep approval run {record.id[:8]}`." if state is ApprovalState.APPROVED else ""
+    return Notice(
+        event=Event.APPROVAL_DECIDED,
+        message=f"{record.action} {record.subject} of {record.requester} was {state}",
+        next_step=step,
+        subject=record.subject,
+        actor=by,
+        details={
+            "approval": record.id,
+            "action": record.action,
+            "state": state.value,
+            "requester": record.requester,
+        },
+    )
+
+
+def _changed(wanted: FourEyes | None, by: str) -> Notice:
+    now = {} if wanted is None else {"needed": wanted.needed, "hours": wanted.hours, "actions": sorted(wanted.actions)}
+    return Notice(
+        event=Event.PROTECTION_CHANGED,
+        message=f"Four-eyes was {'changed' if wanted else 'turned off'} by {by}",
+        next_step="See whether that was meant: `snapkeep four-eyes show`.",
+        subject="four-eyes",
+        actor=by,
+        details={"enabled": wanted is not None, **now},
+    )
 
 
 def _plain(decision: Decision) -> dict[str, Any]:

@@ -11,16 +11,23 @@ from snapkeep.catalog.audit import Audit, open_audit
 from snapkeep.catalog.audit_chain import derive_key
 from snapkeep.catalog.backups import Backups
 from snapkeep.catalog.change_lists import ChangeLists
+from snapkeep.catalog.channels import Channels
 from snapkeep.catalog.cooling import CoolingTime
 from snapkeep.catalog.database import connect_database, connect_in_thread, open_database
+from snapkeep.catalog.deliveries import Deliveries
 from snapkeep.catalog.exports import Exports
 from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.identities import Identities
 from snapkeep.catalog.inventory import Inventory
 from snapkeep.catalog.key_sources import KeySource
+from snapkeep.catalog.logins import Logins
 from snapkeep.catalog.notes import derived_key, require_key, root_key
 from snapkeep.catalog.operations import Operations
+from snapkeep.catalog.outbox import Outbox
+from snapkeep.catalog.policies import Policies
+from snapkeep.catalog.policy_runs import PolicyRuns
 from snapkeep.catalog.protections import Protections
+from snapkeep.catalog.providers import Providers
 from snapkeep.catalog.repositories import Repositories
 from snapkeep.catalog.sealing import Sealing
 from snapkeep.catalog.secrets import SecretBox
@@ -32,14 +39,15 @@ from snapkeep.catalog.workers import Workers
 class Catalog:
     """What Snapkeep knows, by subject."""
 
-    def __init__(self, database: Database, box: SecretBox, audit: Audit) -> None:
+    def __init__(self, database: Database, box: SecretBox, audit: Audit, outbox: Outbox) -> None:
         self.database = database
         self.audit = audit
+        self.outbox = outbox
         self._box = box
         self.systems = Systems(database, box)
         self.inventory = Inventory(database)
         self.exports = Exports(database)
-        self.operations = Operations(database, audit)
+        self.operations = Operations(database, audit, outbox)
         self.change_lists = ChangeLists(database)
         self.repositories = Repositories(database, box)
         self.backups = Backups(database)
@@ -47,14 +55,20 @@ class Catalog:
         self.statistics = Statistics(database)
         self.sealing = Sealing(database, box)
         self.identities = Identities(database)
+        self.providers = Providers(database, box)
+        self.logins = Logins(database, box)
         self.answers = Answers(database)
         self.protections = Protections(database)
-        self.approvals = Approvals(database)
-        self.cooling = CoolingTime(database)
+        self.policies = Policies(database)
+        self.policy_runs = PolicyRuns(database)
+        self.approvals = Approvals(database, outbox)
+        self.cooling = CoolingTime(database, outbox)
+        self.channels = Channels(database, box, outbox)
+        self.deliveries = Deliveries(database, outbox)
 
     def behind(self, fence: Fence) -> Catalog:
         """Return the same catalog for one step of an operation: it writes only while the fence holds."""
-        return Catalog(self.database.behind(fence), self._box, self.audit)
+        return Catalog(self.database.behind(fence), self._box, self.audit, self.outbox)
 
     async def derived_key(self, purpose: str) -> bytes:
         """Return a key for another purpose than secrets; it outlives every secret key."""
@@ -70,7 +84,7 @@ async def open_catalog(url: str, keys: KeySource | bytes) -> AsyncIterator[Catal
         database, box = Database(engine, single), SecretBox(keys)
         await require_key(database, box)
         async with open_audit(database, connect_in_thread(url), derive_key(await root_key(database, box))) as audit:
-            yield Catalog(database, box, audit)
+            yield Catalog(database, box, audit, Outbox(database))
     finally:
         await single.dispose()
         await engine.dispose()

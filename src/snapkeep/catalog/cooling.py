@@ -9,9 +9,11 @@ from sqlalchemy import delete, select
 
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.observed_time import ObservedTime
+from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.records import BackupRecord
 from snapkeep.catalog.tables import backups, deletions, notes, operations
 from snapkeep.model.errors import Locked
+from snapkeep.model.notifications import Event, Notice
 from snapkeep.model.protections import Cooling
 
 WINDOW = timedelta(hours=1)
@@ -23,8 +25,9 @@ _KEY = "cooling"
 class CoolingTime:
     """Counts deletions, of everybody together, by the time that was seen to pass."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
         self._time = ObservedTime(database)
 
     async def get(self) -> Cooling:
@@ -33,12 +36,14 @@ class CoolingTime:
             found = await connection.scalar(select(notes.c.value).where(notes.c.key == _KEY))
         return Cooling() if found is None else Cooling(**json.loads(found))
 
-    async def set(self, wanted: Cooling) -> None:
+    async def set(self, wanted: Cooling, *, by: str) -> None:
         """Change that. What cools already is left as it is."""
         value = json.dumps({"limit": wanted.limit, "hours": wanted.hours}).encode()
         statement = self._database.insert(notes).values(key=_KEY, value=value)
         async with self._database.begin() as connection:
             await connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
+            await self._outbox.put(connection, _changed(wanted, by))
+        self._outbox.wake()
 
     async def admit(self, snapshot_id: str, deletion_id: str, *, by: str) -> datetime | None:
         """Count the deletion of a snapshot; return when it may begin, None: at once. Safe to repeat."""
@@ -75,6 +80,10 @@ class CoolingTime:
                 await connection.execute(
                     statement.values(**values, at=now).on_conflict_do_nothing(index_elements=["id"])
                 )
+            if since is not None:
+                await self._outbox.put(connection, _too_many(limit, by), quiet=WINDOW)
+        if since is not None:
+            self._outbox.wake()
         return now, since
 
     async def purge(self) -> None:
@@ -88,3 +97,24 @@ class CoolingTime:
         )
         async with self._database.single() as connection:
             await connection.execute(delete(deletions).where(*over))
+
+
+def _changed(wanted: Cooling, by: str) -> Notice:
+    return Notice(
+        event=Event.PROTECTION_CHANGED,
+        message=f"The cooling time was {'turned off' if wanted.limit is None else 'changed'} by {by}",
+        next_step="See whether that was meant: `snapkeep cooling show`.",
+        subject="cooling",
+        actor=by,
+        details={"enabled": wanted.limit is not None, "limit": wanted.limit, "hours": wanted.hours},
+    )
+
+
+def _too_many(limit: int | None, by: str) -> Notice:
+    return Notice(
+        event=Event.DELETION_COOLING,
+        message=f"More than {limit} snapshots and recovery points are deleted within an hour; further ones wait",
+        next_step="See whether all of that is meant: `snapkeep operation list --state queued`, and cancel what is not.",
+        actor=by,
+        details={"limit": limit},
+    )

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.audit import Audit
 from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
+from snapkeep.catalog.notices import is_told, notice_of
+from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import UtcDateTime, assets, operations, systems
 from snapkeep.catalog.visible import is_visible
 from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import InvalidInput, NotFound
+from snapkeep.model.notifications import Notice
 
 MOST_AT_ONCE = 500
 """Ids that one query names: databases take some 65,000 parameters at most."""
@@ -75,9 +79,10 @@ class Face(NamedTuple):
 class Operations:
     """Durable pieces of work, their progress and their end."""
 
-    def __init__(self, database: Database, audit: Audit) -> None:
+    def __init__(self, database: Database, audit: Audit, outbox: Outbox) -> None:
         self._database = database
         self._audit = audit
+        self._outbox = outbox
 
     # -- the intent --------------------------------------------------------------------------------------------------
     async def add(
@@ -330,12 +335,28 @@ class Operations:
             return bool((await connection.execute(statement.values(**_plain(values)))).rowcount)
 
     async def _end(self, statement: Update, parameters: dict[str, Any]) -> bool:
-        """End an operation, if it is still open, and record that in the audit log: both, or none of the two."""
+        """End an operation that is open, record that in the audit log, and tell who wants to know: all, or nothing."""
+        notice = None
         async with self._database.begin() as connection:
             row = (await connection.execute(statement.returning(operations), parameters)).first()
             if row is not None:
-                await self._audit.append_in(connection, [_end_of(_record(row))])
+                record = _record(row)
+                if (notice := await self._notice(connection, record)) is not None:
+                    await self._outbox.put(connection, notice)
+                await self._audit.append_in(connection, [_end_of(record)])
+        if notice is not None:
+            self._outbox.wake()
         return row is not None
+
+    async def _notice(self, connection: AsyncConnection, operation: OperationRecord) -> Notice | None:
+        """Return what is to be told of the end of an operation, if anything is."""
+        if not is_told(operation):
+            return None
+        system: str | None = operation.system_name
+        if operation.system_name.startswith(REPOSITORY):
+            of_asset = select(systems.c.name).join(assets).where(assets.c.id == operation.asset_id)
+            system = await connection.scalar(of_asset)
+        return notice_of(operation, system)
 
     async def take_turn(self, exclusive: str, due: datetime | None = None) -> OpenOperation | None:
         """Give the turn to the operation that has waited longest; return it. None when one has it, or none waits.

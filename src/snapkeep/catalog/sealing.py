@@ -15,7 +15,7 @@ from sqlalchemy import Column, delete, select, update
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.notes import SEALED
 from snapkeep.catalog.secrets import SecretBox
-from snapkeep.catalog.tables import notes, repositories, systems
+from snapkeep.catalog.tables import channels, logins, notes, providers, repositories, systems
 from snapkeep.model.errors import InvalidInput, Unavailable
 
 TOGETHER = 50
@@ -27,6 +27,9 @@ _HOLDER = "holder-"
 _PLACES: tuple[tuple[Column[Any], Column[Any]], ...] = (
     (systems.c.id, systems.c.secrets),
     (repositories.c.id, repositories.c.secrets),
+    (providers.c.id, providers.c.secrets),
+    (logins.c.id, logins.c.secrets),
+    (channels.c.id, channels.c.secrets),
     (notes.c.key, notes.c.value),
 )
 """Where sealed records are: the column of the id, and of what is sealed."""

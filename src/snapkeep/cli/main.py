@@ -38,13 +38,15 @@ app.command(
     name="operation",
     help="List, show, watch, cancel, pause, resume and retry operations.",
 )
-app.command("snapkeep.cli.login:login", name="login", help="Log in with name and password.")
+app.command("snapkeep.cli.login:login", name="login", help="Log in with a password, or with an identity provider.")
 app.command("snapkeep.cli.login:logout", name="logout", help="End the session.")
 app.command("snapkeep.cli.whoami:whoami", name="whoami", help="Show who you are, and what you may do where.")
 app.command("snapkeep.cli.login:change_password", name="password", help="Change your own password.")
 app.command("snapkeep.cli.identities:app", name="identity", help="Add, list, grant, revoke, disable, remove users.")
+app.command("snapkeep.cli.providers:app", name="provider", help="Manage identity providers (single sign-on).")
 app.command("snapkeep.cli.roles:app", name="role", help="List and show roles; make roles of your own.")
 app.command("snapkeep.cli.tokens:app", name="token", help="Create, list and revoke tokens.")
+app.command("snapkeep.cli.notifications:app", name="notification", help="Tell people by webhook or e-mail.")
 app.command("snapkeep.cli.audit:app", name="audit", help="List, export and verify what was done and tried.")
 app.command("snapkeep.cli.systems:plugins", name="plugin", help="List the installed plug-ins.")
 app.command("snapkeep.cli.serve:serve", name="serve", help="Run the server.")

@@ -25,7 +25,7 @@ MOST_OPEN = 100
 LONGEST_BODY = 65_536
 """Bytes of a body that are kept for those who approve."""
 
-_SECRET = frozenset({"password", "old", "new", "secrets", "token", "settings"})
+_SECRET = frozenset({"password", "secret", "url", "old", "new", "secrets", "token", "settings", "client_secret"})
 _HIDDEN = "(not shown)"
 
 
@@ -78,7 +78,7 @@ class Approvals:
                     next_step=f"First give users a role with {Action.APPROVAL_DECIDE} for everything, such as "
                     "administrator or security-officer.",
                 )
-        await self._catalog.approvals.set_four_eyes(wanted)
+        await self._catalog.approvals.set_four_eyes(wanted, by=by.name)
 
     async def _approvers(self) -> list[str]:
         found = await self._catalog.identities.find(kind=IdentityKind.USER, disabled=False)

@@ -23,6 +23,7 @@ class Attempts:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._failed: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def begin(self, name: str, address: str) -> None:
         """Note an attempt, as failed until it has succeeded: many at once are many. Raises RateLimited when it is too
@@ -40,6 +41,21 @@ class Attempts:
             self._failed[key] = (count + 1, self._monotonic())
         while len(self._failed) > MOST:
             self._failed.popitem(last=False)
+
+    def news(self, name: str, address: str) -> int | None:
+        """Return how many failures have made an attempt wait; None: nothing waits, or that was returned lately."""
+        address = _network(address)
+        now = self._monotonic()
+        for key, free in (("", address), FREE_OF_ADDRESS), ((name, address), FREE):
+            if self._wait(key, free) > 0:
+                if now - self._told.get(key, -LONGEST) < LONGEST:
+                    return None
+                self._told[key] = now
+                self._told.move_to_end(key)
+                while len(self._told) > MOST:
+                    self._told.popitem(last=False)
+                return self._failed[key][0]
+        return None
 
     def succeeded(self, name: str, address: str) -> None:
         """Forget the failures of a name, and of its address this one attempt."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import GrantRecord, IdentityRecord, TokenRecord
 from snapkeep.identity.attempts import Attempts
+from snapkeep.identity.names import RESERVED
 from snapkeep.identity.passwords import hash_password, is_outdated, is_password
 from snapkeep.identity.tokens import digest, new_token
 from snapkeep.model.access import (
@@ -22,16 +22,20 @@ from snapkeep.model.access import (
     Principal,
     Scope,
 )
-from snapkeep.model.errors import AuthenticationFailed, Conflict, InvalidInput, NotFound, PermissionDenied
+from snapkeep.model.errors import (
+    AuthenticationFailed,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+)
+from snapkeep.model.notifications import Event, Notice
 from snapkeep.operations.clock import Clock
 
 SESSION = timedelta(hours=12)
 LONGEST_TOKEN = timedelta(days=366)
 MOST_LABELS = 50
-NAME = re.compile(r"[a-z0-9]([a-z0-9._@-]{0,61}[a-z0-9])?")
-"""What an identity or a role may be called."""
-RESERVED = frozenset({"administrator", "snapkeep"})
-"""Names under which the installation itself acts."""
 
 LOCAL = Principal("administrator", IdentityKind.LOCAL, (Grant("local", EVERYTHING, EVERYWHERE),))
 """Who has the token of the data directory: who can read it can also read the catalog and its key."""
@@ -76,7 +80,7 @@ class Identities:
 
     async def login(self, name: str, password: str, address: str) -> tuple[str, TokenRecord]:
         """Return a token of a new session. Raises AuthenticationFailed, RateLimited."""
-        self._attempts.begin(name, address)
+        await self._begin_attempt(name, address)
         try:
             identity = await self._catalog.identities.get(name)
         except NotFound:
@@ -90,7 +94,28 @@ class Identities:
         self._attempts.succeeded(name, address)
         if identity.password is not None and is_outdated(identity.password):
             await self._catalog.identities.change(identity.id, password=await hash_password(password))
+        return await self.open_session(identity)
+
+    async def open_session(self, identity: IdentityRecord) -> tuple[str, TokenRecord]:
+        """Return a token of a new session of somebody who has proved who he is."""
         return await self._token(identity, "login", "session", None, self._clock.now() + SESSION)
+
+    async def _begin_attempt(self, name: str, address: str) -> None:
+        """Note an attempt; tell who wants to know when it has to wait. Raises RateLimited."""
+        try:
+            self._attempts.begin(name, address)
+        except RateLimited:
+            if (failures := self._attempts.news(name, address)) is not None:
+                await self._catalog.outbox.tell(
+                    Notice(
+                        event=Event.LOGIN_BRAKED,
+                        message=f"{failures} logins as {name!r:.80} or from {address} have failed; further ones wait",
+                        next_step="See who tries, and from where: `snapkeep audit list --action login`.",
+                        subject=name[:80],
+                        details={"address": address, "failures": failures},
+                    )
+                )
+            raise
 
     # -- tokens ------------------------------------------------------------------------------------------------------
     async def make_token(
@@ -123,7 +148,7 @@ class Identities:
                 "who manages identities.",
             )
         if limits is not None:
-            await self._require_roles(role for role, _ in limits)
+            await self.require_roles(role for role, _ in limits)
             limits = [(role, str(Scope.parse(scope))) for role, scope in limits]
         return await self._token(identity, name, "api", limits, expires_at)
 
@@ -168,11 +193,13 @@ class Identities:
     async def _set_password(self, identity: IdentityRecord, password: str, *, ends: Collection[str]) -> None:
         if identity.kind is not IdentityKind.USER:
             raise InvalidInput(f"{identity.name!r} is a service account: it has tokens, no password")
+        _require_password(identity)
         await self._catalog.identities.change(identity.id, ends=ends, password=await hash_password(password))
 
     async def change_password(self, identity: IdentityRecord, old: str, new: str, address: str) -> None:
         """Change one's own password; sessions end. Raises AuthenticationFailed, RateLimited, InvalidInput."""
-        self._attempts.begin(identity.name, address)
+        _require_password(identity)
+        await self._begin_attempt(identity.name, address)
         if not await is_password(identity.password, old):
             raise AuthenticationFailed("The old password is wrong", next_step="Try again.")
         self._attempts.succeeded(identity.name, address)
@@ -185,7 +212,7 @@ class Identities:
     async def grant(self, by: Principal, identity: IdentityRecord, role: str, scope: str) -> GrantRecord:
         """Give a role within a scope. Raises NotFound, InvalidInput, PermissionDenied (oneself)."""
         require_another(by, identity)
-        await self._require_roles([role])
+        await self.require_roles([role])
         parsed = Scope.parse(scope)
         now = self._clock.now()
         return await self._catalog.identities.grant(self._clock.new_id(), identity, role, str(parsed), by.name, now)
@@ -203,7 +230,8 @@ class Identities:
             )
         await self._catalog.identities.put_role(name, description, actions, self._clock.now())
 
-    async def _require_roles(self, names: Iterable[str]) -> None:
+    async def require_roles(self, names: Iterable[str]) -> None:
+        """Raise NotFound for a role that is not there."""
         known = await self._catalog.identities.roles()
         for name in names:
             if name not in known:
@@ -226,6 +254,15 @@ def require_another(by: Principal, identity: IdentityRecord) -> None:
     """Raise PermissionDenied for who would change what he himself may do."""
     if by.name == identity.name and by.kind is not IdentityKind.LOCAL:
         raise PermissionDenied("Nobody changes what he himself may do", next_step="Let another security officer do it.")
+
+
+def _require_password(identity: IdentityRecord) -> None:
+    """Raise InvalidInput for who is known by an identity provider, and must not get in past it."""
+    if identity.issuer is not None:
+        raise InvalidInput(
+            f"{identity.name!r} logs in with the provider {identity.issuer}, and has no password here",
+            next_step="Change the password there.",
+        )
 
 
 def _grant(role: str, scope: str, own: Mapping[str, Sequence[str]]) -> Grant:

@@ -79,6 +79,10 @@ class Action(StrEnum):
     COOLING_CHANGE = "cooling.change"
     """How many deletions begin at once."""
     KEY_ROTATE = "key.rotate"
+    NOTIFICATION_READ = "notification.read"
+    """Channels, and what was told over them."""
+    NOTIFICATION_MANAGE = "notification.manage"
+    """Add, change, try and remove channels."""
 
 
 class ScopeKind(StrEnum):
@@ -239,6 +243,7 @@ _OFFICE = (
 )  # fmt: skip
 """What no administrator may do."""
 _PROTECTS = (Action.HOLD_PLACE, Action.LOCK_PLACE, Action.APPROVAL_DECIDE)
+_TELLS = (Action.NOTIFICATION_READ, Action.NOTIFICATION_MANAGE)
 
 ROLES: Mapping[str, tuple[str, frozenset[str]]] = {
     "viewer": ("Sees what there is, but no names of files.", _reads()),
@@ -250,10 +255,10 @@ ROLES: Mapping[str, tuple[str, frozenset[str]]] = {
     ),
     "security-officer": (
         "Decides about people, roles, keys, holds and locks; touches no data.",
-        _reads(*_OFFICE, *_PROTECTS),
+        _reads(*_OFFICE, *_PROTECTS, *_TELLS),
     ),
     "auditor": ("Sees what there is, who may do what, and what was done.",
-                _reads(Action.AUDIT_READ, Action.IDENTITY_READ)),
+                _reads(Action.AUDIT_READ, Action.IDENTITY_READ, Action.NOTIFICATION_READ)),
 }  # fmt: skip
 """The roles that are always there: description and actions."""
 

@@ -183,7 +183,6 @@ class Sender:
             await channels.succeeded(channel.id, now)
             self._rests.pop(channel.id, None)
             return
-        await channels.failed(channel.id, now, outcome.answer)
         due = now + timedelta(seconds=_pause(delivery.attempts, outcome.after))
         log.warning("a notification was not taken", channel=channel.name, delivery=delivery.id, reason=outcome.answer)
         if outcome.result is Result.RETRY and not once and due < delivery.created_at + TRIED_FOR:
@@ -193,6 +192,7 @@ class Sender:
                 self._rest(channel.id, outcome.after)
         else:
             await deliveries.give_up(delivery, now, outcome.answer)
+        await channels.failed(channel.id, now, outcome.answer)
         if outcome.result is Result.GONE:
             await channels.turn_off(channel, f"it wants nothing any more: {outcome.answer}")
 

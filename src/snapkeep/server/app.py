@@ -22,8 +22,10 @@ from snapkeep.server import (
     routes_backups,
     routes_identities,
     routes_keys,
+    routes_notifications,
     routes_operations,
     routes_protection,
+    routes_providers,
     routes_systems,
 )
 from snapkeep.server.access import actions_of, allow, authenticate, for_anyone_known
@@ -53,7 +55,10 @@ def create_app(token: str | None, open_context: Callable[[], AbstractAsyncContex
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context() as context, Auditor(context.catalog.audit, context.clock) as auditor:
+        async with (
+            open_context() as context,
+            Auditor(context.catalog.audit, context.clock, context.catalog.outbox) as auditor,
+        ):
             app.state.context, app.state.auditor = context, auditor
             yield
 
@@ -83,8 +88,10 @@ def create_app(token: str | None, open_context: Callable[[], AbstractAsyncContex
         routes_protection.router,
         routes_approvals.router,
         routes_identities.router,
+        routes_providers.router,
         routes_audit.router,
         routes_keys.router,
+        routes_notifications.router,
     ):
         declare_permissions(part)
         record_first(part)
@@ -95,11 +102,13 @@ def create_app(token: str | None, open_context: Callable[[], AbstractAsyncContex
         """Return the OpenAPI description of this API."""
         return describe(app)
 
-    for part in (api, routes_identities.public):
+    for part in (api, routes_identities.public, routes_providers.public):
         declare_permissions(part)
         record_first(part)
+    app.webhooks.include_router(routes_notifications.webhooks)
     app.include_router(api)
     app.include_router(routes_identities.public, prefix="/v1")
+    app.include_router(routes_providers.public, prefix="/v1")
     app.include_router(health.router)  # no token: who asks learns only whether it works
     app.include_router(metrics.router, dependencies=[allow(Action.METRICS_READ)])
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -24,7 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from snapkeep.catalog.audit import Audit
 from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
-from snapkeep.model.errors import Unavailable
+from snapkeep.catalog.outbox import Outbox
+from snapkeep.model.errors import Damaged, Unavailable
+from snapkeep.model.notifications import Event, Notice
 from snapkeep.operations.clock import Clock
 from snapkeep.server.access import ANYBODY, ANYONE_KNOWN, actions_of
 from snapkeep.server.problems import problem
@@ -44,6 +47,8 @@ REFUSALS = 100
 """Refused tries of one who is known, or of one address, that are recorded in a minute; of more, only their number."""
 REFUSALS_IN_ALL = 1000
 MINUTE = 60.0
+TOLD_AGAIN = timedelta(hours=1)
+"""After so long, people are told of the same suspicion again."""
 _MOST_FIELDS = 50
 
 log = structlog.get_logger(__name__)
@@ -63,9 +68,10 @@ OTHERS = _Who(*NOBODY, "*")
 class Auditor:
     """Writes lines about requests, and counts refused tries: a flood of them must not fill the disk."""
 
-    def __init__(self, audit: Audit, clock: Clock, *, minute: float = MINUTE) -> None:
+    def __init__(self, audit: Audit, clock: Clock, outbox: Outbox | None = None, *, minute: float = MINUTE) -> None:
         self.clock = clock
         self._audit = audit
+        self._outbox = outbox
         self._minute = minute
         self._recorded: Counter[_Who] = Counter()
         self._suppressed: Counter[_Who] = Counter()
@@ -89,6 +95,8 @@ class Auditor:
         except Exception as error:
             reason = str(error) or type(error).__name__
             log.warning("the audit log cannot be written", action=entry.action, outcome=entry.outcome, reason=reason)
+            if isinstance(error, Damaged):
+                await self._tell(Notice(event=Event.AUDIT_DAMAGED, message=error.message, next_step=error.next_step))
             raise Unavailable(
                 "The audit log cannot be written, and without a record nothing is done",
                 next_step="Look at the database and at its disk, run `snapkeep audit verify`, and try again.",
@@ -107,9 +115,19 @@ class Auditor:
             self._recorded[who] += 1
             await self.record(entry)
             return
+        if not self._suppressed[who]:
+            await self._tell(_too_many(entry))
         self._suppressed[who] += 1
         if self._counting is None or self._counting.done():
             self._counting = asyncio.create_task(self._count())
+
+    async def _tell(self, notice: Notice) -> None:
+        """Tell who wants to know, once an hour; that it cannot be told changes nothing for the caller."""
+        if self._outbox is not None:
+            try:
+                await self._outbox.tell(notice, quiet=TOLD_AGAIN)
+            except Exception as error:  # noqa: BLE001
+                log.warning("an event cannot be told", notice=notice.event.value, reason=type(error).__name__)
 
     async def _count(self) -> None:
         while self._suppressed:
@@ -132,6 +150,18 @@ class Auditor:
             await self.record(entry)
             self._suppressed[who] -= number
             self._suppressed = +self._suppressed
+
+
+def _too_many(entry: Entry) -> Notice:
+    who = entry.actor or entry.source
+    return Notice(
+        event=Event.ACCESS_REFUSED,
+        message=f"Requests of {who} were refused so often within a minute that further ones are only counted",
+        next_step="See what was tried: `snapkeep audit list --outcome refused`.",
+        subject=who,
+        actor=entry.actor,
+        details={"source": entry.source},
+    )
 
 
 class AuditedRequest:
@@ -158,6 +188,8 @@ class AuditedRequest:
     def outcome(self, status: int) -> Outcome | None:
         """Return what an answer says about this request; None when that is not on record."""
         if not isinstance(self._scope.get("route"), APIRoute) or status == 405:  # nothing of ours was asked for
+            return None
+        if self._state.get("unfinished", False):  # a login that goes on elsewhere: its end is on record
             return None
         hidden = status == 404 and self._state.get("hidden", False)
         too_fast = status == 429 and self._changes and not self._runs

@@ -9,7 +9,10 @@ from fastapi import Depends, Request
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.identity.approvals import Approvals
+from snapkeep.identity.oidc.providers import ProviderSettings
+from snapkeep.identity.oidc.service import SingleSignOn
 from snapkeep.identity.service import Identities
+from snapkeep.notifications.sender import Sender
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.host import Host
@@ -32,8 +35,10 @@ class Context:
     health: Health
     catalog_metrics: CatalogMetrics
     identities: Identities
+    single_sign_on: SingleSignOn
     rates: Rates
     feed: Feed
+    sender: Sender
     key: bytes = field(repr=False)
     """Of the digests of requests."""
 
@@ -41,6 +46,11 @@ class Context:
     def approvals(self) -> Approvals:
         """What one person may not do alone."""
         return Approvals(self.catalog, self.identities, self.clock)
+
+    @property
+    def providers(self) -> ProviderSettings:
+        """Who else proves who somebody is."""
+        return ProviderSettings(self.catalog, self.identities, self.single_sign_on.discovery, self.clock)
 
 
 def get_context(request: Request) -> Context:

@@ -16,8 +16,10 @@ import uvicorn
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.key_sources import KeyFile, KeySource
+from snapkeep.identity.oidc.service import SingleSignOn
 from snapkeep.identity.service import Identities
 from snapkeep.model.errors import Conflict, InvalidInput
+from snapkeep.notifications.sender import Sender
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import Opened, open_operations
 from snapkeep.server import logs
@@ -125,12 +127,14 @@ async def _opened(
 
     async with (
         patiently(opened, settings, clock) as (catalog, parts),
+        _sending(catalog, parts, clock) as sender,
         tls.watched(tell_address) if tls else nullcontext(),
     ):
         await catalog.protections.end_lost_deletions()
         tell_address()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
+        identities = Identities(catalog, clock)
         yield Context(
             catalog,
             parts.operations,
@@ -144,11 +148,21 @@ async def _opened(
                 takeover_seconds=settings.takeover_seconds,
             ),
             CatalogMetrics(catalog),
-            Identities(catalog, clock),
+            identities,
+            SingleSignOn(catalog, identities, clock),
             Rates(settings.requests_per_second, settings.requests_burst, clock.monotonic),
             Feed(catalog, parts.operations, clock, lambda: server.should_exit),
+            sender,
             await catalog.derived_key("idempotency"),
         )
+
+
+@asynccontextmanager
+async def _sending(catalog: Catalog, parts: Opened, clock: Clock) -> AsyncIterator[Sender]:
+    """Send notifications as long as this runs."""
+    sender = Sender(catalog, parts.host.references, clock)
+    async with sender.running():
+        yield sender
 
 
 @asynccontextmanager

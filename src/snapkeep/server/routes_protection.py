@@ -160,7 +160,7 @@ async def show_cooling(parts: Parts) -> CoolingOut:
 
 
 @router.put("/cooling", dependencies=[allow(Action.COOLING_CHANGE)])
-async def set_cooling(body: CoolingIn, parts: Parts) -> CoolingOut:
+async def set_cooling(body: CoolingIn, caller: Caller, parts: Parts) -> CoolingOut:
     """Change that. What cools already is left as it is."""
-    await parts.catalog.cooling.set(Cooling(body.limit, body.hours))
+    await parts.catalog.cooling.set(Cooling(body.limit, body.hours), by=caller.name)
     return CoolingOut.of(await parts.catalog.cooling.get())
