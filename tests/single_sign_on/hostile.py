@@ -61,6 +61,7 @@ class Hostile:
         self.catalog = opened.catalog
         self.run = opened.run
         self.clock = TurnedClock()
+        provider.now = lambda: self.clock.now().timestamp()
         self.identities = Identities(self.catalog, self.clock)
         self.another_process()
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from joserfc import jws
-from joserfc.jwk import RSAKey
+from joserfc.jwk import ECKey, RSAKey
 from tests.support.authority import Authority
 from tests.support.installation import Json
 
@@ -34,6 +34,7 @@ class HostileProvider:
         self.ca = ca
         self.key = key
         self.keys: list[Json] = [key.as_dict(private=False)]
+        self.now: Callable[[], float] = time.time
         self.metadata: Json = {}
         self.answers: dict[str, Callable[[dict[str, str]], Said]] = {}
         self.asked: Counter[str] = Counter()
@@ -62,7 +63,7 @@ class HostileProvider:
 
     def claims(self, asked: str | None, **changed: Any) -> Json:
         """Return right claims, but for what is changed; None takes one away."""
-        now = int(time.time())
+        now = int(self.now())
         right = {
             "iss": self.issuer,
             "sub": "alice",
@@ -75,10 +76,11 @@ class HostileProvider:
         }
         return {name: value for name, value in {**right, **changed}.items() if value is not None}
 
-    def sign(self, claims: object, key: RSAKey | None = None, **header: Any) -> str:
+    def sign(self, claims: object, key: RSAKey | ECKey | None = None, **header: Any) -> str:
         """Return a token, signed as a real one, or with another key."""
         key = key or self.key
         said = {"alg": "RS256", "kid": self.key.kid, **header}
+        said = {name: value for name, value in said.items() if value is not None}
         return jws.serialize_compact(said, json.dumps(claims), key, algorithms=[said["alg"]])
 
     def gives(self, token: object, **more: Any) -> None:
