@@ -201,8 +201,8 @@ class Target(ABC):
     Not what the target merely cannot produce: that is `cannot`.
     """
 
-    seldom_needed: ClassVar[Mapping[str, str]] = {}
-    """Declared rights without which nothing fails as long as all goes well, each with the reason for it."""
+    seldom_needed: ClassVar[Mapping[tuple[Capability, str], str]] = {}
+    """Declared rights of a capability without which nothing fails as long as all goes well, each with the reason."""
 
     # -- must be written -----------------------------------------------------------------------------------------
     @abstractmethod

@@ -84,6 +84,8 @@ class Diffs:
             done = await sent.end()
         if is_interrupted(done):
             raise failure(done, "Computing the diff", root=self._host.is_root)
+        if self._host.by_sudo:
+            await self._host.commands.require_allowed(done)
         if done.code or not stream.ended:
             if base is not None and not await self._kind.is_there(base, ticket["base"]):
                 raise BaseMissing("The base snapshot no longer exists on the host")

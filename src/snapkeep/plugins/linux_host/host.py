@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import Any, ParamSpec, TypeVar
 
 from snapkeep.model.errors import PermissionDenied, Unavailable
-from snapkeep.plugin.commands import Command, Commands, Held, Output, Stream
+from snapkeep.plugin.commands import Command, Commands, Held, Output, Stream, require_sudo
 from snapkeep.plugins.linux_host.errors import Interrupted, failure, is_no_answer, number
 from snapkeep.plugins.linux_host.rights import rule
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
@@ -75,6 +75,14 @@ class CarefulCommands:
         """Run a program whose standard input stays open."""
         return self._commands.hold(command)
 
+    async def require_allowed(self, done: Output) -> None:
+        """Raise PermissionDenied when it was sudo that ended a program which was read while it ran."""
+        try:
+            await require_sudo(self._commands, done)
+        except PermissionDenied as error:
+            error.details["needed"] = rule(done.command)
+            raise
+
     async def _once(self, command: Command, given: bytes) -> Output:
         try:
             with _told_from_hanging(command):
@@ -106,6 +114,7 @@ class Host:
 
     def __init__(self, commands: Commands, settings: LinuxHostSettings) -> None:
         self.name = settings.host or "this machine"
+        self.by_sudo = settings.sudo and not (commands.is_local and os.geteuid() == 0)
         self.is_root = settings.sudo or (commands.is_local and os.geteuid() == 0)
         self.commands = CarefulCommands(commands, root=self.is_root)
         self._seconds = settings.command_seconds

@@ -13,7 +13,6 @@ import asyncio
 import errno
 import hashlib
 import math
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,7 +29,7 @@ from snapkeep.model.errors import (
     Unavailable,
     VendorError,
 )
-from snapkeep.plugin.commands import Command, Held, Output, allowed, missing, require_sudo
+from snapkeep.plugin.commands import Command, Held, Output, allowed, missing
 from snapkeep.plugin.roles import Quiesced
 from snapkeep.plugins.linux_host.errors import failure, number
 from snapkeep.plugins.linux_host.host import Host
@@ -166,7 +165,6 @@ class Quiescing:
         self._host = host
         self._mounts = mounts
         self._settings = settings
-        self._sudo = settings.sudo and not (host.commands.is_local and os.geteuid() == 0)
 
     @asynccontextmanager
     async def quiesced(self, asset: Asset, seconds: float, request_id: str) -> AsyncIterator[Quiesced]:
@@ -196,7 +194,7 @@ class Quiescing:
 
     async def _way(self, asset: Asset) -> Way:
         """Return how it is held now. Raises NotFound, or Unsupported when that is not possible any more."""
-        sudo = ("sudo", "-n", "--") if self._sudo else ()
+        sudo = ("sudo", "-n", "--") if self._host.by_sudo else ()
         if asset.kind is AssetKind.APPLICATION:
             hook = self._settings.hooks.get(asset.id.removeprefix(HOOK_PREFIX))
             if hook is None:
@@ -215,8 +213,8 @@ class Quiescing:
 
     async def _require_program(self, words: Sequence[str]) -> None:
         """Raise PermissionDenied or Unsupported before anything is frozen that could not be thawed."""
-        if (asked := await self._host.commands.run(asking(words, sudo=self._sudo))).code:
-            if not self._sudo:
+        if (asked := await self._host.commands.run(asking(words, sudo=self._host.by_sudo))).code:
+            if not self._host.by_sudo:
                 raise missing(words[0], self._host.name, asked.reason)
             raise PermissionDenied(
                 f"sudo on {self._host.name} does not allow {Command.of(*words)}, or there is no such program",
@@ -231,7 +229,7 @@ class Quiescing:
         doing = f"Quiescing {asset.name!r}"
         if word == "busy":
             return Busy(f"{asset.name!r} is held by somebody else, and was not let go in time")
-        freeze = Command.of(*way.freeze[3 if self._sudo else 0 :], as_root=True)
+        freeze = Command.of(*way.freeze[3 if self._host.by_sudo else 0 :], as_root=True)
         if word == "late":
             return Timeout(
                 f"{doing}: {freeze} did not come to its end in time on {self._host.name}; it was let go again",
@@ -248,8 +246,8 @@ class Quiescing:
                 vendor_code=code,
                 vendor_message=done.reason or None,
             )
-        if self._sudo:
-            await require_sudo(self._host.commands, done)
+        if self._host.by_sudo:
+            await self._host.commands.require_allowed(done)
         if number(done) == errno.EBUSY:
             return Busy(
                 f"{asset.name!r} is frozen already, by somebody else",

@@ -16,12 +16,9 @@ from snapkeep.model.assets import Capability
 from snapkeep.plugin.commands import Command
 from snapkeep.plugin.grants import Instructions, Right
 
-_BTRFS_LOOK = (
-    "findmnt -J -l -t btrfs -o TARGET,FSROOT,UUID,OPTIONS",
-    "btrfs subvolume list *",
-    "btrfs subvolume show *",
-    "stat --printf=* -- *",
-)
+_BTRFS_MOUNTS = "findmnt -J -l -t btrfs -o TARGET,FSROOT,UUID,OPTIONS"
+_BTRFS_LIST = "btrfs subvolume list *"
+_BTRFS_FIND = (_BTRFS_MOUNTS, "btrfs subvolume show *", "stat --printf=* -- *")
 _ZFS_LOOK = ("zfs list -Hp *",)
 _LVM_LOOK = (
     "lvs --reportformat json -o lv_name",
@@ -34,20 +31,20 @@ _LVM_MOUNT = (
     "mount -o ro,nodev,nosuid,noexec,noload -- *",
     "mount -o ro,nodev,nosuid,noexec,norecovery,nouuid -- *",
 )
-_NOTE = ("ln -sfnT -- *", "readlink -n -- *", "rm -f -- *")
+_NOTE = ("ln -sfnT -- *", "readlink -n -- *")
 
 RULES: Mapping[str, Mapping[Capability, tuple[str, ...]]] = {
     "btrfs": {
-        Capability.DISCOVER: _BTRFS_LOOK,
+        Capability.DISCOVER: (_BTRFS_MOUNTS, _BTRFS_LIST),
         Capability.CREATE: (
-            *(*_BTRFS_LOOK, *_NOTE),
+            *(*_BTRFS_FIND, *_NOTE),
             *("btrfs subvolume create *", "btrfs subvolume snapshot -r *", "chmod 0700 -- *", "rmdir -- *"),
         ),
-        Capability.DELETE: (*_BTRFS_LOOK, "btrfs subvolume delete --commit-after *", "rm -f -- *"),
-        Capability.RESTORE: (*_BTRFS_LOOK, "btrfs subvolume snapshot *", "mv -nT -- *", "rmdir -- *"),
-        Capability.CLONE: (*_BTRFS_LOOK, *_NOTE, "btrfs subvolume snapshot *", "rmdir -- *"),
-        Capability.EXPORT: (*_BTRFS_LOOK, "exportfs *"),
-        Capability.DIFF_FILES: (*_BTRFS_LOOK, "btrfs send --quiet --no-data *"),
+        Capability.DELETE: (*_BTRFS_FIND, "btrfs subvolume delete --commit-after *", "rm -f -- *"),
+        Capability.RESTORE: (*_BTRFS_FIND, "btrfs subvolume snapshot *", "mv -nT -- *", "rmdir -- *"),
+        Capability.CLONE: (*_BTRFS_FIND, _BTRFS_LIST, *_NOTE, "btrfs subvolume snapshot *", "rmdir -- *"),
+        Capability.EXPORT: (*_BTRFS_FIND, _BTRFS_LIST, "exportfs *"),
+        Capability.DIFF_FILES: (*_BTRFS_FIND, "btrfs send --quiet --no-data *"),
     },
     "zfs": {
         Capability.DISCOVER: _ZFS_LOOK,
