@@ -126,7 +126,7 @@ class Channels:
         async with self._database.begin() as connection:
             one = channels.c.id == record.id
             await connection.execute(update(channels).where(one).values(secrets=sealed, reason="", **values))
-            await self._outbox.put(connection, _changed(record, change, by))
+            await self._outbox.put(connection, _changed(record, change, by), except_for=record.id)
         self._outbox.wake()
         return await self.get(record.id)
 

@@ -37,13 +37,15 @@ class Outbox:
         self.news = asyncio.Event()
         """Set when something may be there to be sent."""
 
-    async def put(self, connection: AsyncConnection, notice: Notice, *, quiet: timedelta | None = None) -> None:
+    async def put(
+        self, connection: AsyncConnection, notice: Notice, *, quiet: timedelta | None = None, except_for: str = ""
+    ) -> None:
         """Have this told, if the transaction is committed; call `wake` then.
 
-        `quiet`: not when the same event was told of the same subject so shortly ago.
+        `quiet`: not when the same event was told of the same subject so shortly ago. `except_for`: id of a channel.
         """
         found = (await connection.execute(_LISTENING)).all()
-        wanted = [row for row in found if _wants(row, notice)]
+        wanted = [row for row in found if row.id != except_for and _wants(row, notice)]
         if not wanted:
             return
         now: datetime = wanted[0].clock
