@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 LONGEST_JITTER = timedelta(hours=12)
+_MOST_STEPS = 3660
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,22 @@ class Schedule:
     def may_begin(self, moment: datetime) -> bool:
         """Say whether what is due may begin at a moment."""
         return self.window is None or moment.astimezone(self.zone) in self.window
+
+    def begin(self, moment: datetime) -> datetime | None:
+        """Return the first moment from one on at which something may begin; None: there is none within ten years."""
+        if self.window is None and not self.blackout:
+            return moment
+        for _ in range(_MOST_STEPS):
+            local = moment.astimezone(self.zone)
+            if local.date() in self.blackout:
+                moment = self._at(local.date() + timedelta(days=1), time(0))
+            elif self.window is not None and local not in self.window:
+                opening = self._at(local.date(), self.window.begin)
+                moment = opening if opening > moment else self._at(local.date() + timedelta(days=1), self.window.begin)
+            else:
+                return moment
+        return None
+
+    def _at(self, day: date, at: time) -> datetime:
+        """Return a local time of a day; one that does not come, when clocks are set forward: as if they were not."""
+        return datetime.combine(day, at, self.zone).astimezone(UTC)

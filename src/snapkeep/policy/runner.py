@@ -1,0 +1,227 @@
+"""Runs policies: what is due is claimed, then asked for. Of several servers, each due moment is run by one.
+
+The claim and the intent are one transaction: the position moves on from where it was seen, and the run is noted under
+the id that its operation will have. Whoever dies before he has asked for it leaves a run that is asked for later, under
+the same id; so nothing is lost, and nothing runs twice. What is looked at in one tick is bounded, and taken from every
+policy and system in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.policies import PolicyRecord
+from snapkeep.catalog.policy_runs import Move, Position, RunRecord
+from snapkeep.catalog.records import AssetRecord
+from snapkeep.model.errors import NotFound, SnapkeepError
+from snapkeep.operations.clock import Clock
+from snapkeep.operations.requester import Requester
+from snapkeep.policy.asks import Asks
+from snapkeep.policy.firing import Verdict, decide, first_look
+from snapkeep.policy.selecting import Loaded, places
+
+TICK_SECONDS: Final = 5.0
+AT_ONCE: Final = 200
+"""Positions that are looked at in one tick."""
+SELECT_SECONDS: Final = 60.0
+"""How often it is looked which assets there are."""
+LEFT_SECONDS: Final = 30
+"""A run that was claimed so long ago, and not asked for, is asked for by whoever sees it."""
+TRIED_FOR: Final = timedelta(hours=1)
+PURGE_SECONDS: Final = 3600.0
+RUNS_KEPT: Final = timedelta(days=2)
+
+_RUNS: Final = uuid.UUID("0c9d3a52-3a0e-4a35-8a53-0a5d0f4c6e11")
+
+log = structlog.get_logger(__name__)
+
+
+def run_id(policy_id: str, step: str, asset_id: str, due_at: datetime) -> str:
+    """Return the id of a run and of its operation: the same for the same due moment, whoever asks."""
+    return str(uuid.uuid5(_RUNS, f"{policy_id} {step} {asset_id} {due_at.isoformat()}"))
+
+
+class Runner:
+    """Runs the policies of a catalog, in this process; others may do so at the same time."""
+
+    def __init__(self, catalog: Catalog, asks: Asks, clock: Clock) -> None:
+        self._catalog = catalog
+        self._asks = asks
+        self._clock = clock
+        self._loaded: dict[str, Loaded] = {}
+        self._revisions: dict[str, int] = {}
+        self._selected = self._purged = -PURGE_SECONDS
+        self._fresh = True
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run them in the background."""
+        task = asyncio.create_task(self._again_and_again())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _again_and_again(self) -> None:
+        away = False
+        while True:
+            more = False
+            try:
+                more = await self.tick()
+                away = False
+            except Exception as error:
+                if not is_outage(error):
+                    log.exception("running policies failed; it is tried again")
+                elif not away:
+                    log.warning("the database is away; policies wait", reason=str(error))
+                away = is_outage(error)
+            await self._clock.sleep(0.05 if more else TICK_SECONDS)
+
+    async def tick(self) -> bool:
+        """Do what is due now; say whether there is more of it than was taken."""
+        now = self._clock.now()
+        await self._read(now)
+        await self._finish_left(now)
+        if not self._loaded:
+            return False
+        positions = await self._catalog.policy_runs.due(now, AT_ONCE)
+        if positions:
+            await self._fire(positions, now)
+        return len(positions) == AT_ONCE
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+    async def _read(self, now: datetime) -> None:
+        """Take note of policies that were changed, and of assets that came or went."""
+        revisions = await self._catalog.policies.enabled()
+        changed = revisions != self._revisions
+        if changed:
+            self._revisions, self._loaded = revisions, {}
+            for record in await self._catalog.policies.find():
+                if record.enabled:
+                    self._load(record.id, record)
+        monotonic = self._clock.monotonic()
+        if self._loaded and (changed or monotonic - self._selected >= SELECT_SECONDS):
+            self._selected = monotonic
+            await self._select(now)
+        if monotonic - self._purged >= PURGE_SECONDS:
+            self._purged = monotonic
+            await self._catalog.policy_runs.purge(now - RUNS_KEPT)
+
+    def _load(self, policy_id: str, record: PolicyRecord) -> None:
+        try:
+            self._loaded[policy_id] = Loaded.of(record)
+        except ValueError as error:
+            log.warning("a policy cannot be read, and does not run", policy=record.name, reason=str(error))
+
+    async def _select(self, now: datetime) -> None:
+        """Begin with assets that have come under a policy, and end with those that have left it."""
+        for policy_id, wanted in (await places(self._catalog, self._loaded.values())).items():
+            one = self._loaded[policy_id]
+            known = await self._catalog.policy_runs.places(policy_id)
+            begin = [
+                (place, first_look(one.calendars[place.step], self._delay(one, place.step, place.asset_id), now))
+                for place in wanted - known
+            ]
+            await self._catalog.policy_runs.begin(policy_id, begin, now)
+            await self._catalog.policy_runs.end(policy_id, known - wanted)
+
+    @staticmethod
+    def _delay(one: Loaded, step: str, asset_id: str) -> timedelta:
+        return one.calendars[step].schedule.delay(one.policy.name, step, asset_id)
+
+    # -- what is due -------------------------------------------------------------------------------------------------
+    async def _fire(self, positions: list[Position], now: datetime) -> None:
+        before = {position.operation_id for position in positions if position.operation_id is not None}
+        unended = await self._asks.unended(before) if before else set()
+        moves = [self._move(position, position.operation_id in unended, now) for position in positions]
+        for run in await self._catalog.policy_runs.move(moves):
+            await self._ask(run, now)
+
+    def _move(self, position: Position, still_runs: bool, now: datetime) -> Move:
+        one = self._loaded.get(position.policy_id)
+        if one is None or position.step not in one.steps:  # it was changed at this moment; the next look ends it
+            return Move(position, position.due_at, now + timedelta(seconds=SELECT_SECONDS))
+        step = one.steps[position.step]
+        decision = decide(
+            one.calendars[step.name],
+            step,
+            self._delay(one, step.name, position.asset_id),
+            position.due_at,
+            still_runs=still_runs,
+            now=now,
+        )
+        run: RunRecord | None = None
+        if decision.verdict is Verdict.RUN:
+            run = RunRecord(
+                operation_id=run_id(position.policy_id, step.name, position.asset_id, decision.due_at),
+                policy_id=position.policy_id,
+                policy=one.policy.name,
+                step=step.name,
+                asset_id=position.asset_id,
+                due_at=decision.due_at,
+                claimed_at=now,
+            )
+        skipped = decision.reason if decision.verdict is Verdict.SKIP else None
+        return Move(position, decision.due_at, decision.look_at, run, skipped)
+
+    # -- what was claimed --------------------------------------------------------------------------------------------
+    async def _finish_left(self, now: datetime) -> None:
+        """Ask for what was claimed and not asked for: by who died in between, or when a system was away."""
+        before = None if self._fresh else now - timedelta(seconds=LEFT_SECONDS)
+        left = await self._catalog.policy_runs.claimed(before, AT_ONCE)
+        for run in left:
+            await self._ask(run, now)
+        self._fresh = self._fresh and len(left) == AT_ONCE
+
+    async def _ask(self, run: RunRecord, now: datetime) -> None:
+        """Ask for the operation of a run. What cannot be is noted, and told in the audit log."""
+        subject = run.asset_id
+        try:
+            asset = await self._catalog.inventory.asset(run.asset_id)
+            subject = asset.reference
+            if asset.gone_at is not None:
+                raise NotFound(f"{subject} no longer exists on the system")
+            name = await self._ask_for(run, asset)
+        except SnapkeepError as error:
+            if error.retryable and now - run.claimed_at < TRIED_FOR:
+                log.warning("a run waits", policy=run.policy, step=run.step, asset=subject, reason=error.message)
+                return
+            await self._refuse(run, subject, error)
+        else:
+            await self._catalog.policy_runs.asked(run, name)
+
+    async def _ask_for(self, run: RunRecord, asset: AssetRecord) -> str | None:
+        one = self._loaded.get(run.policy_id)
+        step = one.steps.get(run.step) if one is not None else None
+        if step is None:
+            raise NotFound(f"The policy {run.policy!r} was changed, removed or disabled at this moment")
+        by = Requester(f"policy:{run.policy}", run.operation_id)
+        if step.do == "snapshot":
+            return await self._asks.snapshot(asset, by, quiesce=step.quiesce)
+        await self._asks.back_up(asset, step.repository or "", by, quiesce=step.quiesce)
+        return None
+
+    async def _refuse(self, run: RunRecord, subject: str, error: SnapkeepError) -> None:
+        log.warning("a run is refused", policy=run.policy, step=run.step, asset=subject, reason=error.message)
+        entry = Entry(
+            actor=f"policy:{run.policy}",
+            actor_kind="operation",
+            source="",
+            action=f"policy.run.{run.step}",
+            subject=shortened(subject),
+            outcome=Outcome.FAILED,
+            detail={"code": error.code, "reason": shortened(error.message)},
+        )
+        await self._catalog.audit.append(entry)
+        await self._catalog.policy_runs.refused(run, error.message)
