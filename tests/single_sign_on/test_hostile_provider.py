@@ -13,7 +13,7 @@ from tests.single_sign_on.logins import REDIRECT, refused
 from snapkeep.catalog import logins
 from snapkeep.identity.attempts import FREE_OF_ADDRESS
 from snapkeep.identity.oidc import transport
-from snapkeep.identity.oidc.discovery import AGAIN_SECONDS, KEPT_SECONDS
+from snapkeep.identity.oidc.discovery import AGAIN_SECONDS, FAILED_SECONDS, KEPT_SECONDS
 from snapkeep.identity.oidc.service import BROWSER_SECONDS
 from snapkeep.model.errors import AuthenticationFailed, RateLimited, Unavailable
 
@@ -76,6 +76,20 @@ def test_an_answer_that_takes_too_long(hostile: Hostile, monkeypatch: pytest.Mon
     hostile.provider.answers["/token"] = late
     error = refused(hostile.end, login)
     assert "no answer within 0.3 seconds" in str(error)
+
+
+def test_one_that_is_down_is_not_asked_by_everybody(hostile: Hostile) -> None:
+    hostile.add()
+    hostile.another_process()
+    place = "/.well-known/openid-configuration"
+    hostile.provider.answers[place] = lambda _: (503, {})
+    before = hostile.provider.asked[place]
+    for _ in range(5):
+        assert isinstance(refused(hostile.begin), Unavailable)
+    assert hostile.provider.asked[place] == before + 1
+    del hostile.provider.answers[place]
+    hostile.clock.passed += FAILED_SECONDS
+    hostile.with_claims()
 
 
 METADATA: dict[str, dict[str, Any]] = {

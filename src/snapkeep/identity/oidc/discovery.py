@@ -16,11 +16,13 @@ from joserfc.jwk import ECKey, JWKRegistry, RSAKey
 
 from snapkeep.catalog.records import ProviderRecord
 from snapkeep.identity.oidc.transport import Json, Transport, printable, require_https
-from snapkeep.model.errors import AuthenticationFailed, InvalidInput, Unsupported
+from snapkeep.model.errors import AuthenticationFailed, InvalidInput, SnapkeepError, Unavailable, Unsupported
 
 KEPT_SECONDS = 3600.0
 AGAIN_SECONDS = 60.0
 """The keys are read again for an unknown one no sooner than this after they were read for one."""
+FAILED_SECONDS = 5.0
+"""So long a provider that did not answer is not asked again: many who wait for it do not wait one after the other."""
 MOST_KEYS = 100
 MOST_PROVIDERS = 100
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
@@ -57,6 +59,7 @@ class _Kept:
     keys: list[Key] = field(default_factory=list)
     read_at: float = 0.0
     missed_at: float | None = None
+    failed: tuple[float, SnapkeepError] | None = None
 
 
 class Discovery:
@@ -114,10 +117,18 @@ class Discovery:
     async def _refresh(self, provider: ProviderRecord, kept: _Kept) -> None:
         if kept.metadata is not None and self._monotonic() - kept.read_at < KEPT_SECONDS:
             return
-        said = await kept.transport.get(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
-        metadata = _metadata(provider, said)
-        kept.metadata = metadata
-        await self._read_keys(kept)
+        if kept.failed is not None and self._monotonic() - kept.failed[0] < FAILED_SECONDS:
+            raise SnapkeepError.from_dict(kept.failed[1].to_dict())
+        try:
+            said = await kept.transport.get(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
+            kept.metadata = _metadata(provider, said)
+            await self._read_keys(kept)
+        except Unavailable as error:
+            kept.metadata, kept.failed = None, (self._monotonic(), error)
+            raise
+        except SnapkeepError:
+            kept.metadata = None
+            raise
         kept.read_at = self._monotonic()
 
     async def _read_keys(self, kept: _Kept) -> None:
