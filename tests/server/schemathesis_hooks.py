@@ -30,5 +30,11 @@ def before_call(_: Any, case: Any, **__: Any) -> None:
         body["settings"] = {**body["settings"], **WORLD["settings"]}
     if name == "add_system" and body.get("plugin") == "linux-host":
         body["plugin"] = "another"
+    target = body.get("target")
+    if name in {"add_channel", "change_channel"} and isinstance(target, dict):  # nothing is sent to anybody
+        if "url" in target:
+            target["url"] = "http://127.0.0.1:1/"
+        if "host" in target:
+            target |= {"host": "127.0.0.1", "port": 1}
     if name in {"add_system", "change_system", "add_repository"} and isinstance(body.get("queue"), str):
         body["queue"] = "default"

@@ -124,6 +124,21 @@ def repositories(canaries: Canaries) -> list[Json]:
     ]
 
 
+def channels(canaries: Canaries) -> list[Json]:
+    """Targets of channels that cannot be reached, with each secret that they have."""
+    url = f"http://127.0.0.1:{CLOSED}/{quote(canaries.new('path of a webhook'), safe='')}?key="
+    key = base64.b64encode(os.urandom(32)).decode()
+    mail = {"kind": "email", "host": "127.0.0.1", "port": CLOSED, "from": "a@example.com", "to": ["b@example.com"]}
+    return [
+        {
+            "kind": "webhook",
+            "url": url + quote(canaries.new("query of a webhook"), safe=""),
+            "secret": "whsec_" + canaries.keep("secret of a webhook", key),
+        },
+        {**mail, "username": "u", "password": canaries.new("password of e-mail")},
+    ]
+
+
 def read_everything(installation: Installation, canaries: Canaries) -> int:
     """Read each route that can be read; return how many those were."""
     token = (installation.server.data_dir / "token").read_text().strip()
@@ -189,9 +204,18 @@ def provoke(installation: Installation, canaries: Canaries) -> None:
         password = canaries.new(f"password of repository {number}")
         ask("POST", "/repositories", {"name": f"r{number}", "password": password, **repository})
         ask("POST", "/repositories", {"name": "../", "password": [password], **repository})
+    for number, target in enumerate(channels(canaries)):
+        ask("POST", "/channels", {"name": f"c{number}", "target": target})
+        ask("POST", "/channels", {"name": f"c{number}", "target": target})  # there is one already
+        ask("POST", "/channels", {"name": "../", "target": {**target, "no such": 1}})
+        ask("POST", f"/channels/c{number}/test")
+        ask("PATCH", f"/channels/c{number}", {"target": {"port": canaries.new(f"port of channel {number}")}})
     ask("POST", "/identities", {"name": "anna", "kind": "user", "password": canaries.new("password of a user")})
     ask("POST", "/login", {"name": "anna", "password": canaries.new("wrong password of a user")})
     ask("POST", "/login", {"name": "anna", "password": [canaries.new("malformed password of a user")]})
+    provider = {"name": "corp", "issuer": f"https://127.0.0.1:{CLOSED}", "client_id": "snapkeep"}
+    ask("POST", "/providers", {**provider, "client_secret": canaries.new("client secret")})
+    ask("POST", "/providers", {**provider, "client_secret": [canaries.new("malformed client secret")]})
     with hidden_table(installation.server.data_dir / "catalog.sqlite", "systems"):  # an error that nobody foresaw
         body = {**installation.settings(), "password": canaries.new("in a request that breaks")}
         ask("POST", "/systems", {"name": "broken", "plugin": "nutanix-files", "settings": body})
