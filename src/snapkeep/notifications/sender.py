@@ -183,9 +183,10 @@ class Sender:
             await channels.succeeded(channel.id, now)
             self._rests.pop(channel.id, None)
             return
-        due = now + timedelta(seconds=_pause(delivery.attempts, outcome.after))
+        last = delivery.created_at + TRIED_FOR
+        due = min(now + timedelta(seconds=_pause(delivery.attempts, outcome.after)), last)
         log.warning("a notification was not taken", channel=channel.name, delivery=delivery.id, reason=outcome.answer)
-        if outcome.result is Result.RETRY and not once and due < delivery.created_at + TRIED_FOR:
+        if outcome.result is Result.RETRY and not once and now < last:
             left = outcome.left or delivery.recipients
             await deliveries.put_off(delivery, due, outcome.answer, left)
             if outcome.left is None:
@@ -199,7 +200,8 @@ class Sender:
     def _rest(self, channel_id: str, after: float | None = None) -> None:
         """Leave a channel alone for a while."""
         failures = self._rests.get(channel_id, _Rest(0, 0.0)).failures + 1
-        seconds = max(min(LONGEST_REST, 2.0 ** min(failures, 6)) * random.uniform(0.8, 1.2), after or 0.0)
+        own = min(LONGEST_REST, 2.0 ** min(failures, 6)) * random.uniform(0.8, 1.2)
+        seconds = max(own, min(after or 0.0, LONGEST_PAUSE))
         self._rests[channel_id] = _Rest(failures, self._clock.monotonic() + seconds)
 
     async def _now(self) -> datetime:
