@@ -28,8 +28,9 @@ from snapkeep.server import (
     routes_providers,
     routes_systems,
 )
-from snapkeep.server.access import actions_of, allow, authenticate, for_anyone_known
+from snapkeep.server.access import actions_of, allow, for_anyone_known
 from snapkeep.server.auditing import Auditing, Auditor, record_first
+from snapkeep.server.authentication import authenticate
 from snapkeep.server.context import Context
 from snapkeep.server.datadir import token_digest
 from snapkeep.server.openapi import PERMISSION, describe, name_of

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request, Response
 
 from snapkeep.model.errors import Busy, Conflict, InvalidInput
-from snapkeep.server.access import Caller
+from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.requester import Key, content_of, key_id
 from snapkeep.server.schemas import Out

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Query, Request, Response
 
 from snapkeep.model.access import Principal
 from snapkeep.operations.requester import Planned, Requester
-from snapkeep.server.access import Caller
+from snapkeep.server.authentication import Caller
 from snapkeep.server.schemas import WouldOut
 
 _KEYS = uuid.UUID("d7f6a1c4-0a51-4a0c-8a3e-6f2f4d8b7c11")

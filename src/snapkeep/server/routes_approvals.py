@@ -10,7 +10,8 @@ from snapkeep.catalog.approvals import APPROVAL_ORDERS
 from snapkeep.catalog.records import ApprovalRecord
 from snapkeep.model.access import Action, Principal
 from snapkeep.model.approvals import ApprovalState, FourEyes
-from snapkeep.server.access import Caller, allow, for_anyone_known
+from snapkeep.server.access import allow, for_anyone_known
+from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Wanted, wanted
 from snapkeep.server.schemas import Page

@@ -14,7 +14,8 @@ from snapkeep.identity.service import require_another
 from snapkeep.model.access import Action, IdentityKind
 from snapkeep.model.errors import InvalidInput, NotFound
 from snapkeep.operations.requester import Planned
-from snapkeep.server.access import Access, Allowed, Caller, allow, for_anybody, for_anyone_known
+from snapkeep.server.access import Access, Allowed, allow, for_anybody, for_anyone_known
+from snapkeep.server.authentication import Caller
 from snapkeep.server.conditional import Expected, Known, answered, tag_of
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Part, Wanted, wanted

@@ -14,7 +14,8 @@ from snapkeep.model.errors import InvalidInput, NotFound
 from snapkeep.model.notifications import ChannelKind, DeliveryState
 from snapkeep.model.references import Reference
 from snapkeep.notifications import webhook
-from snapkeep.server.access import Caller, allow
+from snapkeep.server.access import allow
+from snapkeep.server.authentication import Caller
 from snapkeep.server.conditional import Expected, Known, tag_of
 from snapkeep.server.context import Parts
 from snapkeep.server.lists import Wanted, wanted

@@ -10,7 +10,8 @@ from snapkeep.catalog.protections import PROTECTION_ORDERS
 from snapkeep.catalog.records import BackupRecord, ProtectionRecord, SnapshotRecord
 from snapkeep.model.access import Action, Principal, Visible
 from snapkeep.model.protections import Cooling, ProtectionKind
-from snapkeep.server.access import Caller, allow, for_anyone_known, listed, on_backup, on_protection, on_snapshot
+from snapkeep.server.access import allow, for_anyone_known, listed, on_backup, on_protection, on_snapshot
+from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Wanted, wanted
 from snapkeep.server.once import Single

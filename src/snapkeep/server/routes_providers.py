@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response, status
 from snapkeep.catalog.providers import PROVIDER_ORDERS
 from snapkeep.model.access import Action
 from snapkeep.operations.requester import Planned
-from snapkeep.server.access import Caller, address_of, allow, for_anybody
+from snapkeep.server.access import allow, for_anybody
+from snapkeep.server.authentication import Caller, address_of
 from snapkeep.server.conditional import Expected, Known, answered, tag_of
 from snapkeep.server.context import Parts
 from snapkeep.server.lists import Part, Wanted, wanted
