@@ -29,6 +29,7 @@ GUIDES = (
     *(["tls"] if shutil.which("curl") and shutil.which("openssl") else []),
     "keys-and-secrets",
     *(["monitor"] if shutil.which("curl") else []),
+    "notifications",
 )
 PREPARED = r"""
 snapkeep simulator nutanix-files --data-dir sim --port 0 --partner-server snapkeep > sim.json &
