@@ -40,7 +40,7 @@ BACKUP_PERMISSIONS = [
     *("Clone_Mount_Target", "Compute_Snapshot_Change"),
     *("Create_Partner_Server", "Update_Partner_Server", "Delete_Partner_Server"),
 ]
-"""What Snapkeep needs. The vendor's names of the permissions are assumed."""
+"""What Snapkeep needs, and what registers its partner server. The vendor's names of the permissions are assumed."""
 
 
 class World:
