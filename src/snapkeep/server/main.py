@@ -133,6 +133,7 @@ async def _opened(
         await catalog.protections.end_lost_deletions()
         tell_address()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
+        key = await catalog.derived_key("idempotency")
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
         identities = Identities(catalog, clock)
         yield Context(
@@ -153,7 +154,7 @@ async def _opened(
             Rates(settings.requests_per_second, settings.requests_burst, clock.monotonic),
             Feed(catalog, parts.operations, clock, lambda: server.should_exit),
             sender,
-            await catalog.derived_key("idempotency"),
+            key,
         )
 
 
