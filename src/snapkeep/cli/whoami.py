@@ -29,6 +29,7 @@ KINDS: dict[str, frozenset[ScopeKind]] = {
     "four-eyes": _ONLY_ALL,
     "cooling": _ONLY_ALL,
     "key": _ONLY_ALL,
+    "notification": _ONLY_ALL,
     Action.SYSTEM_ADD: _ONLY_ALL,
     Action.REPOSITORY_ADD: _ONLY_ALL,
 }
