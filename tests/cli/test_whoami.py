@@ -29,7 +29,9 @@ PARTS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("asset", "snapshot", "export", "change-list"), ANYTHING - {"repository"}),
     **dict.fromkeys(("backup", "protection", "hold", "lock"), ANYTHING),
     "repository": frozenset({"repository"}),
-    **dict.fromkeys(("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification"), frozenset()),
+    **dict.fromkeys(
+        ("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification", "policy"), frozenset()
+    ),
     **dict.fromkeys(("system.add", "repository.add"), frozenset()),
 }
 """What subjects of these actions have; the subjects of others may have whatever there is."""

@@ -32,6 +32,7 @@ STREAMED: dict[str, list[tuple[str, str | bytes]]] = {
     "export": [],
     "find": [("pattern", "x")],
     "content": [("path", "x")],
+    "plan": [],
 }
 """GETs whose answers are no JSON, by the end of their path, with what they must be given."""
 

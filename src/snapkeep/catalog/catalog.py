@@ -25,6 +25,7 @@ from snapkeep.catalog.notes import derived_key, require_key, root_key
 from snapkeep.catalog.operations import Operations
 from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.policies import Policies
+from snapkeep.catalog.policy_points import PolicyPoints
 from snapkeep.catalog.policy_runs import PolicyRuns
 from snapkeep.catalog.protections import Protections
 from snapkeep.catalog.providers import Providers
@@ -61,6 +62,7 @@ class Catalog:
         self.protections = Protections(database)
         self.policies = Policies(database)
         self.policy_runs = PolicyRuns(database)
+        self.policy_points = PolicyPoints(database)
         self.approvals = Approvals(database, outbox)
         self.cooling = CoolingTime(database, outbox)
         self.channels = Channels(database, box, outbox)

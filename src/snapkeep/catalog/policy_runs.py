@@ -88,6 +88,16 @@ class PolicyRuns:
             rows = await connection.execute(query.where(_positions.policy_id == policy_id))
             return {Place(*row) for row in rows}
 
+    async def outlook(self, asset_ids: Sequence[str]) -> dict[str, list[tuple[datetime | None, str]]]:
+        """Return by asset when each of its steps is looked at next, and why its last run was left out."""
+        query = select(_positions.asset_id, _positions.look_at, _positions.skipped).join(policies)
+        found: dict[str, list[tuple[datetime | None, str]]] = {}
+        async with self._database.connect() as connection:
+            rows = await connection.execute(query.where(policies.c.enabled, _positions.asset_id.in_(asset_ids)))
+            for row in rows:
+                found.setdefault(row.asset_id, []).append((row.look_at, row.skipped))
+        return found
+
     async def begin(self, policy_id: str, new: Iterable[tuple[Place, datetime | None]], due_at: datetime) -> None:
         """Begin at places; each with the moment at which it is looked at. What has begun there already stays."""
         rows = [

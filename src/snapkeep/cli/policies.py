@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from snapkeep.cli.options import Common, Output
-from snapkeep.model.errors import InvalidInput
+from snapkeep.cli.dry_run import DryRun, would
+from snapkeep.cli.options import DEFAULT, Common, Output
+from snapkeep.cli.references import part
+from snapkeep.model.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from snapkeep.policy.reading import Mistake, Written
@@ -111,6 +113,136 @@ def simulate(
     timeline.show(Common(output=output), shown)
 
 
+# -- on the server -----------------------------------------------------------------------------------------------------
+@app.command
+def apply(files: list[Path], /, *, dry_run: DryRun = False, common: Common = DEFAULT) -> None:
+    """Store policies as they are in files: new ones, and changes. All are looked at before the first is stored.
+
+    A new policy begins with what is due after that. After a change, its retention deletes nothing until the cooling
+    time has passed.
+
+    Parameters
+    ----------
+    files
+        YAML; a single dash: standard input.
+    dry_run
+        Only say what would be done.
+    """
+    from snapkeep.cli.output import console, print_json, printable
+
+    written = [one for file in files for one in _valid(file)]
+    names = [one.policy.name for one in written]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InvalidInput(f"The policy {twice[0]!r} is there twice: names are unique")
+    rest = common.connect()
+    planned = [rest.request("PUT", f"/policies/{one.policy.name}", json={"text": one.text}, params={"dry_run": True})
+             for one in written]  # fmt: skip
+    stored = [] if dry_run else [_store(rest, one) for one in written]
+    if common.json:
+        print_json(planned if dry_run else stored)
+        return
+    for number, found in enumerate(planned):
+        said = f"Would {found['would']}" if dry_run else f"Applied {written[number].policy.name}"
+        lines = [f"{said}: {found['affected'][0]}", *(f"  note: {note}" for note in found["affected"][1:])]
+        for line in lines:
+            console.print(printable(line), markup=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_policies(*, common: Common = DEFAULT) -> None:
+    """List the policies."""
+    from snapkeep.cli import output
+
+    rows = list(common.connect().pages("/policies"))
+    if not common.json:
+        rows = [{**row, "deletes_from_at": row["deletes_from"]} for row in rows]
+    columns = [("name", "NAME"), ("enabled", "ENABLED"), ("steps", "STEPS"), ("rpo", "RPO"), ("timezone", "ZONE"),
+               ("changed_at", "CHANGED"), ("deletes_from_at", "DELETES FROM"), ("comment", "COMMENT")]  # fmt: skip
+    output.show(common, rows, columns, empty="There are no policies. Write one, and `snapkeep policy apply FILE`.")
+
+
+@app.command
+def show(name: str, /, *, common: Common = DEFAULT) -> None:
+    """Show one policy.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    """
+    from snapkeep.cli import output
+
+    found = common.connect().request("GET", f"/policies/{part(name)}")
+    output.show_one(common, found, hide=() if common.json else ("document", "text"))
+    if not common.json:
+        output.console.print()
+        sys.stdout.write("\n".join(output.printable(line) for line in found["text"].split("\n")))
+
+
+@app.command
+def export(name: str, /, *, common: Common = DEFAULT) -> None:
+    """Print a policy as it was written, with its comments.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    """
+    sys.stdout.write(common.connect().request("GET", f"/policies/{part(name)}")["text"])
+
+
+@app.command
+def enable(name: str, /, *, common: Common = DEFAULT) -> None:
+    """Let a policy run again, beginning with what is due then.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    """
+    _switch(common, name, "enable")
+
+
+@app.command
+def disable(name: str, /, *, common: Common = DEFAULT) -> None:
+    """Let a policy neither run nor delete anything. What runs already goes on.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    """
+    _switch(common, name, "disable")
+
+
+@app.command
+def remove(name: str, /, *, dry_run: DryRun = False, common: Common = DEFAULT) -> None:
+    """Remove a policy. What it has made stays, and no policy deletes it any more.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    dry_run
+        Only say what would be done.
+    """
+    from snapkeep.cli.output import console, print_json, printable
+
+    rest = common.connect()
+    if dry_run:
+        would(common, rest, "DELETE", f"/policies/{part(name)}")
+        return
+    rest.request("DELETE", f"/policies/{part(name)}")
+    if common.json:
+        print_json({"removed": name})
+    else:
+        console.print(printable(f"Removed the policy {name}; what it has made stays."), markup=False, soft_wrap=True)
+
+
+app.command("snapkeep.cli.policy_plans:plan", name="plan", help="Say what retention would delete, keep, and why.")
+app.command("snapkeep.cli.policy_plans:prune", name="prune", help="Delete exactly what a plan says.")
+
+
 # -- inside ------------------------------------------------------------------------------------------------------------
 def _text(file: Path) -> str:
     """Return what a file holds. Raises InvalidInput."""
@@ -151,3 +283,24 @@ def _names_in_more_than_one(found: list[tuple[Path, list[Written], list[Mistake]
 def _file(file: Path, policies: list[Written], mistakes: list[Mistake]) -> Json:
     told = [{"line": one.line, "where": one.where, "message": one.message, "error": one.is_error} for one in mistakes]
     return {"file": str(file), "policies": [one.policy.name for one in policies], "mistakes": told}
+
+
+def _store(rest: Any, one: Written) -> Json:
+    """Store a policy; what somebody else changes at this moment is not lost."""
+    path = f"/policies/{one.policy.name}"
+    try:
+        _, tag = rest.read(path)
+        headers = {"If-Match": tag}
+    except NotFound:
+        headers = {}
+    return dict(rest.request("PUT", path, json={"text": one.text}, headers=headers))
+
+
+def _switch(common: Common, name: str, verb: str) -> None:
+    from snapkeep.cli import output
+
+    found = common.connect().request("POST", f"/policies/{part(name)}/{verb}")
+    if common.json:
+        output.print_json(found)
+    else:
+        output.console.print(output.printable(f"{found['name']} is {verb}d"), markup=False, soft_wrap=True)

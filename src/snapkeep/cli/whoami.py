@@ -30,6 +30,7 @@ KINDS: dict[str, frozenset[ScopeKind]] = {
     "cooling": _ONLY_ALL,
     "key": _ONLY_ALL,
     "notification": _ONLY_ALL,
+    "policy": _ONLY_ALL,
     Action.SYSTEM_ADD: _ONLY_ALL,
     Action.REPOSITORY_ADD: _ONLY_ALL,
 }

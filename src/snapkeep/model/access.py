@@ -63,6 +63,12 @@ class Action(StrEnum):
     REPOSITORY_ADD = "repository.add"
     REPOSITORY_REMOVE = "repository.remove"
     REPOSITORY_CHECK = "repository.check"
+    POLICY_READ = "policy.read"
+    """Also their plans, and what is covered."""
+    POLICY_CHANGE = "policy.change"
+    """Apply, enable, disable and remove."""
+    POLICY_PRUNE = "policy.prune"
+    """Delete what a plan says."""
     OPERATION_READ = "operation.read"
     OPERATION_CONTROL = "operation.control"
     """Cancel, pause and resume; to retry one needs the action itself."""
@@ -223,7 +229,7 @@ def _reads(*more: Action) -> frozenset[str]:
     reads = {
         Action.PLUGIN_READ, Action.SYSTEM_READ, Action.ASSET_READ, Action.SNAPSHOT_READ, Action.EXPORT_READ,
         Action.BACKUP_READ, Action.PROTECTION_READ, Action.REPOSITORY_READ, Action.OPERATION_READ, Action.WORKER_READ,
-        Action.METRICS_READ,
+        Action.METRICS_READ, Action.POLICY_READ,
     }  # fmt: skip
     return frozenset(reads | set(more))
 

@@ -19,6 +19,8 @@ USUAL = ALWAYS | {
     Action.REPOSITORY_REMOVE,
     Action.HOLD_RELEASE,
     Action.LOCK_SHORTEN,
+    Action.POLICY_CHANGE,
+    Action.POLICY_PRUNE,
 }
 """What needs a second person unless something else is chosen."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from snapkeep.catalog.catalog import Catalog
@@ -48,13 +48,18 @@ class Labelled:
         return policy.holds(record.system_name, record.asset.kind, record.asset.name, self.labels)
 
 
+async def labelled(catalog: Catalog, assets: Sequence[AssetRecord]) -> list[Labelled]:
+    """Return assets with their labels."""
+    labels = await catalog.identities.labels_of({id_ for one in assets for id_ in (one.system_id, one.id)})
+    return [Labelled(one, {**labels[one.system_id], **labels[one.id]}) for one in assets]
+
+
 async def all_assets(catalog: Catalog) -> AsyncIterator[list[Labelled]]:
     """Give all assets that exist, a page at a time."""
     after = ""
     while True:
         page = await catalog.inventory.assets(paging=Paging(after=after, limit=PAGE))
-        labels = await catalog.identities.labels_of({id_ for one in page for id_ in (one.system_id, one.id)})
-        yield [Labelled(one, {**labels[one.system_id], **labels[one.id]}) for one in page]
+        yield await labelled(catalog, page)
         if page.next is None:
             return
         after = page.next
@@ -71,10 +76,10 @@ async def places(catalog: Catalog, policies: Iterable[Loaded]) -> dict[str, set[
     found: dict[str, set[Place]] = {one.record.id: set() for one in policies}
     loaded = list(policies)
     async for page in all_assets(catalog):
-        for labelled in page:
+        for found_asset in page:
             for one in loaded:
-                if labelled.is_under(one.policy):
-                    record = labelled.asset
+                if found_asset.is_under(one.policy):
+                    record = found_asset.asset
                     steps = [step.name for step in one.policy.steps if can(record.asset, step)]
                     found[one.record.id] |= {Place(step, record.id, record.system_id) for step in steps}
     return found

@@ -15,8 +15,10 @@ from snapkeep.identity.service import Identities
 from snapkeep.notifications.sender import Sender
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
+from snapkeep.operations.forgetting import Forgetting
 from snapkeep.operations.host import Host
 from snapkeep.operations.service import Operations
+from snapkeep.policy.pruning import DeletesReally, Pruner
 from snapkeep.server.events import Feed
 from snapkeep.server.health import Health
 from snapkeep.server.metrics import CatalogMetrics
@@ -46,6 +48,16 @@ class Context:
     def approvals(self) -> Approvals:
         """What one person may not do alone."""
         return Approvals(self.catalog, self.identities, self.clock)
+
+    @property
+    def forgetting(self) -> Forgetting:
+        """What forgets recovery points."""
+        return Forgetting(self.catalog, self.operations, self.host, self.clock)
+
+    @property
+    def pruner(self) -> Pruner:
+        """What applies the plans of policies."""
+        return Pruner(self.catalog, DeletesReally(self.operations, self.forgetting), self.clock)
 
     @property
     def providers(self) -> ProviderSettings:

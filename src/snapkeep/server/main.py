@@ -22,6 +22,7 @@ from snapkeep.model.errors import Conflict, InvalidInput
 from snapkeep.notifications.sender import Sender
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import Opened, open_operations
+from snapkeep.policy.open import running_policies
 from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
@@ -128,6 +129,7 @@ async def _opened(
     async with (
         patiently(opened, settings, clock) as (catalog, parts),
         _sending(catalog, parts, clock) as sender,
+        running_policies(catalog, parts, clock),
         tls.watched(tell_address) if tls else nullcontext(),
     ):
         await catalog.protections.end_lost_deletions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response, status
@@ -16,14 +16,14 @@ from snapkeep.backup.metadata import unix_mode
 from snapkeep.backup.nodes import Node
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.catalog.backups import BACKUP_ORDERS
-from snapkeep.catalog.records import AssetRecord, BackupRecord, ChainRecord, RepositoryRecord
+from snapkeep.catalog.records import AssetRecord, BackupRecord, RepositoryRecord
 from snapkeep.catalog.repositories import REPOSITORY_ORDERS
 from snapkeep.model.access import Action, Visible
-from snapkeep.model.errors import Busy, Conflict, InvalidInput, SnapkeepError
+from snapkeep.model.errors import Busy, Conflict, InvalidInput
 from snapkeep.model.references import Reference
 from snapkeep.operations.kinds.recover import below_share
 from snapkeep.operations.repositories import PASSWORD, PLACE_PASSWORD, access, make_or_open
-from snapkeep.operations.requester import Planned, Requester
+from snapkeep.operations.requester import Planned
 from snapkeep.server.access import Allowed, allow, listed, on_asset, on_backup, on_repository
 from snapkeep.server.conditional import Expected, Known, tag_of
 from snapkeep.server.context import Context, Parts
@@ -153,7 +153,7 @@ async def remove_repository(
     chains = await parts.catalog.backups.chains_of(record.id)
     await parts.catalog.repositories.remove(record.id)
     for chain in chains:
-        await _let_go(parts, chain, caller)
+        await parts.forgetting.let_go(chain, caller)
 
 
 @router.post("/repositories/{name}/check", status_code=status.HTTP_202_ACCEPTED)
@@ -230,41 +230,7 @@ async def forget_backup(
     force: bool = Query(default=False, description="Also the one from which the next incremental backup starts."),
 ) -> None:
     """Forget a recovery point, here and in the repository; `restic prune` gives its space back."""
-    chain = await parts.catalog.backups.chain(backup.asset_id, backup.repository_id)
-    if chain is not None and chain.backup_id == backup.id and not force:
-        raise Busy(
-            f"The next incremental backup of {backup.system_name}/{backup.asset_name} starts from this recovery point",
-            next_step="Back up again first; or use --force: the next backup then reads everything again.",
-        )
-    way = await access(parts.catalog, await parts.catalog.repositories.get(backup.repository_id), parts.host)
-    if caller.dry_run:
-        await parts.catalog.protections.require_free(backup)
-        raise Planned(f"forget the recovery point {backup.id}", [backup.reference])
-    deletion = parts.clock.new_id()
-    await parts.catalog.protections.require_free(backup)
-    await parts.catalog.cooling.require_room(backup, deletion, by=caller.name)
-    await parts.catalog.protections.begin_deletion(backup, deletion, by=caller.name)
-
-    def forget() -> None:
-        with way.open() as repository, repository.locked(exclusive=True):
-            repository.forget(backup.restic_id)
-
-    try:
-        await asyncio.to_thread(forget)
-    except Exception:
-        await parts.catalog.protections.end_deletion(deletion)
-        raise
-    await parts.catalog.backups.remove(backup.id)
-    if chain is not None and chain.backup_id == backup.id:
-        await _let_go(parts, chain, caller)
-
-
-async def _let_go(parts: Context, chain: ChainRecord, caller: Requester) -> None:
-    """Delete the snapshot that a chain has pinned: nothing starts from it any more."""
-    with suppress(SnapkeepError):  # it may be exported, or gone
-        snapshot = await parts.catalog.inventory.snapshot(chain.snapshot_id)
-        if snapshot.snapshot.owned and snapshot.gone_at is None:
-            await parts.operations.delete(snapshot, Requester(caller.name))
+    await parts.forgetting.forget(backup, caller, force=force)
 
 
 @router.post("/backups/{backup_id}/restore", status_code=status.HTTP_202_ACCEPTED, responses=WOULD)

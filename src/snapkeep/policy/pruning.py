@@ -1,0 +1,148 @@
+"""Deletes what retention says: exactly a plan that a person has seen, or by itself, within bounds."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
+from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.policies import PolicyRecord
+from snapkeep.catalog.policy_points import BACKUP, PointRecord
+from snapkeep.catalog.records import BackupRecord, SnapshotRecord
+from snapkeep.model.errors import Conflict, SnapkeepError
+from snapkeep.operations.asking import Asking
+from snapkeep.operations.clock import Clock
+from snapkeep.operations.forgetting import Forgetting
+from snapkeep.operations.requester import Requester
+from snapkeep.policy.planning import AssetPlan, plan_of, plans
+from snapkeep.policy.selecting import Loaded
+
+PAUSE: Final = timedelta(minutes=10)
+"""How often retention goes over all that a policy has made."""
+_DELETIONS: Final = uuid.UUID("7c2f5e0a-51bb-4b58-9d0c-2a3d5f7b9e21")
+
+log = structlog.get_logger(__name__)
+
+
+class Deletes(Protocol):
+    """What retention asks for. Each raises what the operation itself would, of what something keeps by then."""
+
+    async def delete(self, snapshot: SnapshotRecord, by: Requester) -> str:
+        """Delete a snapshot; return the operation's id."""
+        ...
+
+    async def forget(self, backup: BackupRecord, by: Requester) -> None:
+        """Forget a recovery point."""
+        ...
+
+
+class DeletesReally:
+    """Asks for operations that are run."""
+
+    def __init__(self, operations: Asking, forgetting: Forgetting) -> None:
+        self._operations = operations
+        self._forgetting = forgetting
+
+    async def delete(self, snapshot: SnapshotRecord, by: Requester) -> str:
+        """Delete a snapshot; return the operation's id."""
+        return (await self._operations.delete(snapshot, by)).id
+
+    async def forget(self, backup: BackupRecord, by: Requester) -> None:
+        """Forget a recovery point."""
+        await self._forgetting.forget(backup, by)
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What became of a plan."""
+
+    deleted: list[tuple[PointRecord, str | None]] = field(default_factory=list)
+    """With the operation that does it; recovery points have none: they are forgotten already."""
+    refused: list[tuple[PointRecord, SnapkeepError]] = field(default_factory=list)
+
+
+class Pruner:
+    """Applies plans."""
+
+    def __init__(self, catalog: Catalog, deletes: Deletes, clock: Clock) -> None:
+        self._catalog = catalog
+        self._deletes = deletes
+        self._clock = clock
+
+    async def prune(self, record: PolicyRecord, wanted: str, by: Requester) -> Pruned:
+        """Delete exactly what the plan of this hash says. Raises Conflict when it is another one by now."""
+        found, digest = await plan_of(self._catalog, Loaded.of(record).policy)
+        if digest != wanted:
+            raise Conflict(
+                f"The plan of {record.name!r} is another one by now",
+                next_step=f"Look at it again: `snapkeep policy plan {record.name}`, and give its hash.",
+                hash=digest,
+            )
+        done = Pruned()
+        for plan in found:
+            await self._delete(_going(plan), by, done)
+        return done
+
+    async def retain(self, policy_id: str) -> Pruned | None:
+        """Let the retention of a policy delete what it may by itself. None: it is not its turn, or has to wait since
+        the policy was changed."""
+        record = await self._catalog.policies.take_retention(policy_id, PAUSE, self._clock.now())
+        if record is None:
+            return None
+        policy = Loaded.of(record).policy
+        by = Requester(f"policy:{record.name}", is_operation=True)
+        done = Pruned()
+        async for plan in plans(self._catalog, policy):
+            too_many = {one.step for one in plan.refused}
+            for one in plan.refused:
+                log.warning(
+                    "more would be deleted than a run may; apply the plan by hand",
+                    policy=record.name, asset=plan.asset.reference, step=one.step, count=one.count, most=one.most,
+                )  # fmt: skip
+            await self._delete((one for one in _going(plan) if one.step not in too_many), by, done)
+        return done
+
+    async def _delete(self, records: Iterable[PointRecord], by: Requester, done: Pruned) -> None:
+        for record in records:
+            if record.deleting:
+                continue
+            try:
+                done.deleted.append((record, await self._delete_one(record, by)))
+            except SnapkeepError as error:
+                done.refused.append((record, error))
+                log.warning("retention may not delete", point=record.reference, by=by.name, reason=error.message)
+
+    async def _delete_one(self, record: PointRecord, by: Requester) -> str | None:
+        if record.kind == BACKUP:
+            await self._deletes.forget(await self._catalog.backups.get(record.id), by)
+            if by.is_operation:
+                await self._catalog.audit.append(_forgotten(record, by))
+            return None
+        asker = by
+        if by.is_operation:  # once a day, if it cannot be
+            day = f"{record.id} {self._clock.now():%Y-%m-%d}"
+            asker = Requester(by.name, str(uuid.uuid5(_DELETIONS, day)), is_operation=True)
+        return await self._deletes.delete(await self._catalog.inventory.snapshot(record.id), asker)
+
+
+def _going(plan: AssetPlan) -> list[PointRecord]:
+    """Return what would go, the oldest first."""
+    return [plan.record(item) for item in reversed(plan.items) if item.deleted]
+
+
+def _forgotten(record: PointRecord, by: Requester) -> Entry:
+    return Entry(
+        actor=by.name,
+        actor_kind="operation",
+        source="",
+        action="backup.forget",
+        subject=shortened(record.reference),
+        outcome=Outcome.DONE,
+        detail={"id": record.id},
+    )
