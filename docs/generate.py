@@ -14,6 +14,7 @@ from typing import Any
 from cyclopts import Parameter
 
 from snapkeep.cli.backups import PARTIAL
+from snapkeep.cli.coverage import UNCOVERED
 from snapkeep.cli.main import app as cli
 from snapkeep.cli.options import Common
 from snapkeep.cli.reconcile import LEFT
@@ -354,6 +355,7 @@ def exit_codes() -> list[list[str]]:
         CANCELLED: "the operation was cancelled",
         PARTIAL: "`snapkeep backup run` wrote a partial recovery point: something could not be read",
         LEFT: "`snapkeep reconcile` found something that is not mended",
+        UNCOVERED: "`snapkeep coverage` found something unprotected, or a recovery point that is too old",
         130: "ended by Ctrl-C; an operation that was begun goes on in the server",
         141: "the reader of the output has left (`snapkeep ... | head`)",
     }

@@ -11,6 +11,7 @@ import pytest
 from tests.support.installation import Installation, Json, installed, until
 from tests.support.people import People
 
+from snapkeep.cli.coverage import UNCOVERED
 from snapkeep.model.errors import Conflict, InvalidInput, NotFound, SnapkeepError
 
 TEXT = """\
@@ -166,3 +167,25 @@ def test_who_may_what(own: Installation) -> None:
             assert refused.value.code == "permission_denied"
     assert not administrator.request("POST", "/policies/projects/disable")["enabled"]
     people.close()
+
+
+def test_what_is_covered(own: Installation) -> None:
+    before = own.cli("coverage")
+    assert before.code == UNCOVERED
+    assert "unprotected" in before.out
+    own.rest.request(
+        "PUT", "/policies/projects", json={"text": text("0 3 * * *").replace("delete", "rpo: 1d\ndelete", 1)}
+    )
+    own.snapshot()
+    rows = {row["asset"]: row for row in own.rest.pages("/coverage", limit=2)}
+    assert rows["files1/projects"]["state"] == "ok"
+    assert rows["files1/projects"]["policies"] == ["projects"]
+    assert rows["files1/projects"]["age_seconds"] < 60
+    until(lambda: {row["asset"]: row for row in own.rest.pages("/coverage")}["files1/projects"]["next_at"], 15)
+    assert {row["state"] for row in rows.values()} == {"ok", "unprotected", "impossible"}
+    told = own.cli("coverage", "--problems", "-o", "json")
+    assert told.code == UNCOVERED
+    assert {row["state"] for row in told.json()} == {"unprotected"}
+    everything = text("0 3 * * *").replace("system: files1, name: projects", "system: files1")
+    own.rest.request("PUT", "/policies/projects", json={"text": everything})
+    assert own.cli("coverage").code == 0
