@@ -73,6 +73,7 @@ bench: $(DEV)
 	scripts/restic
 	$(BIN)/python -m benchmarks.backup
 	$(BIN)/python -m benchmarks.linux_host
+	$(BIN)/python -m benchmarks.retention
 
 # CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
 chaos: $(DEV)

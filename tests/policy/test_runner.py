@@ -24,6 +24,7 @@ from tests.policy.world import (
     add_policy,
     document,
 )
+from tests.support.postgres import Postgres
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.tables import audit, policy_runs
@@ -95,8 +96,9 @@ async def test_who_dies_between_claim_and_asking_leaves_nothing_undone(catalog: 
     assert len(found) >= 6 * 2
 
 
-async def test_two_servers_run_each_once(database_url: str) -> None:
-    async with open_catalog(database_url, KEY) as one, open_catalog(database_url, KEY) as two:
+async def test_two_servers_run_each_once(postgres: Postgres) -> None:
+    url = postgres.create_database()  # SQLite has one server
+    async with open_catalog(url, KEY) as one, open_catalog(url, KEY) as two:
         await add_assets(one, count=40)
         await add_policy(one)
         clock, noted = SetClock(), Noted()

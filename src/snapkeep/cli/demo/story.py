@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snapkeep.cli import output
-from snapkeep.cli.demo import content, foreign
+from snapkeep.cli.demo import content, foreign, protection
 from snapkeep.cli.demo.processes import World, running
 from snapkeep.cli.references import Reference
 from snapkeep.model.errors import InvalidInput, SnapkeepError
@@ -91,6 +91,8 @@ class Story:
             ("Incremental", self._back_up_changes),
             ("Check", self._check),
             ("Get it back", self._recover),
+            ("Policy", self._policy),
+            ("Coverage", self._coverage),
         )
         with Progress(
             TextColumn("{task.description:<18}"),
@@ -303,6 +305,28 @@ class Story:
         self._done = f"{result['files']:,} files of the second recovery point into a directory"
         self._proof = f"{len(back):,} objects looked at: all SHA-256, rights and times as on the share"
 
+    def _policy(self) -> None:
+        policy = protection.apply(self._rest)
+        items, end = protection.plan(self._rest)
+        there = sum(1 for _ in self._rest.pages("/backups")) + sum(1 for _ in self._rest.pages("/snapshots"))
+        _demand(policy["text"] == protection.TEXT, "the policy is not kept as it was written")
+        _demand(len(items) == there, f"the plan has {len(items)} points, there are {there}")
+        _demand(end["deleted"] == 0, "it would delete what it has not made")
+        self._done = "policy projects: snapshots every hour, a backup every night; asked what it would delete"
+        reasons = sorted({item["reason"] for item in items})
+        self._proof = f"nothing of {there} snapshots and recovery points: {'; '.join(reasons)}"
+
+    def _coverage(self) -> None:
+        rows = protection.coverage(self._rest)
+        mine = rows["files1/projects"]
+        _demand(mine["state"] == "ok", f"the share is {mine['state']}")
+        _demand(mine["policies"] == ["projects"], f"it is under {mine['policies']}")
+        bare = [name for name, row in rows.items() if row["state"] == "unprotected"]
+        self._done = (
+            f"last good recovery point of files1/projects: {mine['age_seconds']} s old, promised are {mine['rpo']}"
+        )
+        self._proof = f"and what nobody protects is told: {', '.join(bare)}"
+
     # -- tools -------------------------------------------------------------------------------------------------------
     def _operation(self, operation: Json) -> Json:
         return self._rest.wait(operation)
@@ -371,6 +395,8 @@ def _stay(world: World) -> None:
         f"  snapkeep snapshot diff files1/projects@after --base before\n"
         f"  snapkeep backup run files1/projects --repository vault\n"
         f"  snapkeep backup list\n"
+        f"  snapkeep policy plan projects\n"
+        f"  snapkeep coverage\n"
         f"  snapkeep operation list\n\n"
         f"Ctrl-C ends it.",
         markup=False,
