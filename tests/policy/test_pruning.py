@@ -221,6 +221,28 @@ async def test_by_itself_it_waits_deletes_no_more_than_it_may_and_takes_turns(ca
     assert deleted.by == {"policy:p"}
 
 
+async def test_a_change_in_the_middle_ends_it(catalog: Catalog) -> None:
+    await add_assets(catalog, count=3)
+    record = await add_policy(catalog, "p", HOURLY | {"keep": {"last": 1}})
+    for asset in await catalog.inventory.assets():
+        for number in range(2):
+            name = f"{asset.asset.name}-{number}"
+            found = Snapshot(id=name, asset_id=asset.asset.id, name=name, owned=True, created_at=START + number * HOUR)
+            await catalog.inventory.record_batch("id-files1", (), (found,), seen_by="o")
+            await noted(catalog, f"run-{name}", name, START, "p", "hourly", asset.id)
+    await pass_time(catalog, record)
+
+    class Changing(Deleted):
+        async def delete(self, snapshot: SnapshotRecord, by: Requester) -> str:
+            wider = document("p", HOURLY | {"keep": {"last": 5}})
+            await catalog.policies.change(record, text="", document=wider, begun_anew=[], now=START, cooling=HOUR)
+            return await super().delete(snapshot, by)
+
+    deleted = Changing(catalog)
+    await Pruner(catalog, deleted, SetClock()).retain(record.id)
+    assert deleted.names == ["0-0"]
+
+
 async def pass_time(catalog: Catalog, record: PolicyRecord) -> None:
     """Let the observed time pass until the retention of a policy may delete."""
     seen = await catalog.protections.time.observe("test", 0.0)

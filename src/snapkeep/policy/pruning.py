@@ -105,8 +105,16 @@ class Pruner:
                     "more would be deleted than a run may; apply the plan by hand",
                     policy=record.name, asset=plan.asset.reference, step=one.step, count=one.count, most=one.most,
                 )  # fmt: skip
-            await self._delete((one for one in _going(plan) if one.step not in too_many), by, done)
+            going = [one for one in _going(plan) if one.step not in too_many]
+            if going and not await self._is_the_same(record):  # what it says now counts, and that not at once
+                log.info("the policy was changed; its retention waits", policy=record.name)
+                break
+            await self._delete(going, by, done)
         return done
+
+    async def _is_the_same(self, record: PolicyRecord) -> bool:
+        """Say whether a policy is as it was read."""
+        return (await self._catalog.policies.enabled()).get(record.id) == record.revision
 
     async def _delete(self, records: Iterable[PointRecord], by: Requester, done: Pruned) -> None:
         for record in records:
