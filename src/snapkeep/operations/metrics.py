@@ -16,6 +16,9 @@ REGISTRY = CollectorRegistry(auto_describe=True)
 Retry = Literal["system_unavailable", "request_repeated", "database_away"]
 """Why something is tried again: work under way on a system out of reach; one HTTP request; the catalog's database."""
 
+PolicyOutcome = Literal["asked", "skipped", "refused"]
+"""What became of a due run of a policy: its operation is recorded; it was left out; it cannot be."""
+
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the lines and say nothing
 
 _BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 21600)
@@ -42,10 +45,13 @@ _wait = Histogram(
 )
 _retries = Counter("snapkeep_retries", "What was tried again, by reason.", ("reason",), registry=REGISTRY)
 _takeovers = Counter("snapkeep_takeovers", "Operations taken over from another worker.", registry=REGISTRY)
+_policy_runs = Counter("snapkeep_policy_runs", "Due runs of policies, by outcome.", ("outcome",), registry=REGISTRY)
 _build = Gauge("snapkeep_build_info", "The release that runs; always 1.", ("version",), registry=REGISTRY)
 _build.labels(__version__).set(1)
 for _reason in ("system_unavailable", "request_repeated", "database_away"):
     _retries.labels(_reason)  # there from the beginning, as 0: the first retry shows as an increase
+for _outcome in ("asked", "skipped", "refused"):
+    _policy_runs.labels(_outcome)
 ProcessCollector(registry=REGISTRY)
 
 
@@ -70,3 +76,8 @@ def retried(reason: Retry) -> None:
 def taken_over() -> None:
     """Note that an operation goes on here which another worker began."""
     _takeovers.inc()
+
+
+def policy_ran(outcome: PolicyOutcome) -> None:
+    """Note what became of a due run of a policy."""
+    _policy_runs.labels(outcome).inc()

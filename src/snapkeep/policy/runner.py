@@ -25,6 +25,7 @@ from snapkeep.catalog.policy_runs import Move, Position, RunRecord
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.operations.clock import Clock
+from snapkeep.operations.metrics import policy_ran
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.asks import Asks
 from snapkeep.policy.firing import Verdict, decide, first_look
@@ -173,6 +174,8 @@ class Runner:
                 claimed_at=now,
             )
         skipped = decision.reason if decision.verdict is Verdict.SKIP else None
+        if skipped is not None:
+            policy_ran("skipped")
         return Move(position, decision.due_at, decision.look_at, run, skipped)
 
     # -- what was claimed --------------------------------------------------------------------------------------------
@@ -200,6 +203,7 @@ class Runner:
             await self._refuse(run, subject, error)
         else:
             await self._catalog.policy_runs.asked(run, name)
+            policy_ran("asked")
 
     async def _ask_for(self, run: RunRecord, asset: AssetRecord) -> str | None:
         one = self._loaded.get(run.policy_id)
@@ -225,3 +229,4 @@ class Runner:
         )
         await self._catalog.audit.append(entry)
         await self._catalog.policy_runs.refused(run, error.message)
+        policy_ran("refused")
