@@ -133,9 +133,9 @@ async def _opened(
         tls.watched(tell_address) if tls else nullcontext(),
     ):
         await catalog.protections.end_lost_deletions()
+        key = await catalog.derived_key("idempotency")
         tell_address()
         gc.freeze()  # what is here now stays: the collector need not look at it again and again
-        key = await catalog.derived_key("idempotency")
         log.info("ready", url=url, data_dir=str(directory.root), worker=settings.name, queues=",".join(queues))
         identities = Identities(catalog, clock)
         yield Context(
