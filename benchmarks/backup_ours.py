@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from snapkeep.backup.heap import share_arenas
 from snapkeep.backup.links import LinkTable
 from snapkeep.backup.reader import RecoveryPoint
 from snapkeep.backup.request import BackupRequest, BackupResult
@@ -50,6 +51,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 def main() -> None:
+    share_arenas()  # as server and worker do
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     backend = LocalBackend(Path(job.repository))
     key = _key(backend, job.password)

@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from snapkeep.backup.heap import share_arenas
 from snapkeep.backup.reading import Done, Reader, Task
 from snapkeep.model.errors import Unavailable
 from snapkeep.repository.blobs import BlobType, SealedBlob
@@ -321,5 +322,6 @@ class _Child:
 
 
 if __name__ == "__main__":
+    share_arenas()
     _Child(Connection(int(sys.argv[1]))).serve()
     os._exit(0)  # without waiting for what nobody wants any more

@@ -33,7 +33,8 @@ _BLOCK = 64 << 10
 _TELL = 16 << 20  # bytes of a file after which they are told
 _ZEROS = bytes(_BLOCK)
 _CHILD = (
-    "import sys; from multiprocessing.connection import Connection; from snapkeep.backup.restoring import serve; "
+    "import sys; from snapkeep.backup.heap import share_arenas; share_arenas(); "
+    "from multiprocessing.connection import Connection; from snapkeep.backup.restoring import serve; "
     "serve(Connection(int(sys.argv[1])))"
 )
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -14,6 +14,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
+from snapkeep.backup.heap import share_arenas
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.key_sources import KeyFile, KeySource
 from snapkeep.identity.oidc.service import SingleSignOn
@@ -57,6 +58,7 @@ def serve(settings: ServerSettings) -> None:
     os.umask(0o077)  # catalog and engine are for the owner alone, also in a directory that others may enter
     logs.configure(settings.log_format, settings.log_level)
     settings.protect_process()
+    share_arenas()
     with claim(settings.data_dir) as directory, _listen(settings) as listener:
         tls = ServerTls(settings) if settings.tls else None
         url = _url(listener, "https" if tls else "http")

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from snapkeep.backup.heap import share_arenas
 from snapkeep.catalog.catalog import open_catalog
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.clock import Clock
@@ -30,6 +31,7 @@ def run_worker(settings: WorkerProcessSettings) -> None:
     os.umask(0o077)
     logs.configure(settings.log_format, settings.log_level)
     settings.protect_process()
+    share_arenas()
     if settings.catalog_url().startswith("sqlite"):
         raise InvalidInput(
             "Workers share a catalog on PostgreSQL; on SQLite the server alone runs operations",
