@@ -45,7 +45,7 @@ from tests.support.postgres import running_postgres
 
 from snapkeep.catalog.audit_chain import Entry, Outcome
 from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.paging import Paging
 from snapkeep.model.assets import Asset, AssetKind, Capability
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.installation import Installation, installed
 from tests.support.postgres import Postgres, running_postgres
 
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 
 
 @pytest.fixture(autouse=True)

@@ -20,17 +20,10 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from tests.support.postgres import Postgres
 
 from snapkeep.catalog.backup import back_up, describe, restore, upgrade
-from snapkeep.catalog.database import (
-    DATABASE_OUTAGE,
-    State,
-    connect_database,
-    database_clock,
-    head_revision,
-    is_outage,
-    migrate,
-    open_database,
-    sqlite_url,
-)
+from snapkeep.catalog.database import State, connect_database, head_revision, migrate, open_database
+from snapkeep.catalog.database_clock import database_clock
+from snapkeep.catalog.database_url import sqlite_url
+from snapkeep.catalog.outages import DATABASE_OUTAGE, is_outage
 from snapkeep.catalog.tables import assets, metadata, operations, systems, workers
 from snapkeep.model.errors import (
     AuthenticationFailed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.key_sources import KeyFile
 from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.secrets import SecretBox

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 
 
 async def test_a_single_statement_waits_for_a_transaction_without_holding_up_the_loop(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.deliveries import DeliveryRecord
 from snapkeep.model.notifications import DeliveryState, Event, Notice
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.operations.harness import KEY, SHARE, SYSTEM, Job, Life, QuickClock, World, add_system, make_task, reset
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.exports import export_row_id
 from snapkeep.catalog.records import ChangeListState, ExportState, OperationRecord, SnapshotRecord
 from snapkeep.changes import blocks

@@ -12,7 +12,7 @@ import pytest
 from tests.operations.harness import KEY, SHARE, Job, QuickClock, World, add_system, make_task, reset
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.observed_time import PATIENCE
 from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import ProtectionRecord, SnapshotRecord

@@ -15,7 +15,7 @@ from tests.operations.harness import KEY, Job, Life, QuickClock, World, add_syst
 from tests.quiesce.hosts import Application
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.inventory import asset_row_id
 from snapkeep.catalog.records import OperationState
 from snapkeep.model.exports import AccessMode

@@ -26,7 +26,7 @@ from snapkeep.catalog.audit import Audit
 from snapkeep.catalog.audit_chain import Entry, Outcome
 from snapkeep.catalog.audit_verification import read_key, verify_database
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.catalog.key_sources import KeyFile
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.cli.rest import Rest

@@ -20,7 +20,7 @@ from tests.support.installation import Installation, Json, until
 from tests.support.people import People
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.cli.rest import Rest
 from snapkeep.identity.service import LOCAL, Identities
 from snapkeep.model.access import EVERYTHING, EVERYWHERE, Action, Grant, IdentityKind, Principal, Scope, Subject

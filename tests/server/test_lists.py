@@ -15,7 +15,7 @@ from tests.support.installation import Server
 from tests.support.postgres import Postgres
 
 from snapkeep.catalog.catalog import open_catalog
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 from snapkeep.cli.rest import Rest
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.model.errors import InvalidInput

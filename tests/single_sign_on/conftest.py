@@ -11,7 +11,7 @@ from tests.support.hostile_oidc import HostileServer, hostile_server
 from tests.support.installation import Installation
 from tests.support.oidc import OidcProvider, running_provider
 
-from snapkeep.catalog.database import sqlite_url
+from snapkeep.catalog.database_url import sqlite_url
 
 
 @pytest.fixture(scope="session")

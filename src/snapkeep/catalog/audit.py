@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.audit_chain import Chain, Entry, Head, Line, Outcome
-from snapkeep.catalog.database import database_clock
+from snapkeep.catalog.database_clock import database_clock
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.tables import audit, notes
 from snapkeep.model.errors import Damaged

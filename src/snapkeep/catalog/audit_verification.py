@@ -26,8 +26,10 @@ from snapkeep.catalog.audit_chain import (
     read_lines,
 )
 from snapkeep.catalog.backup import open_file
-from snapkeep.catalog.database import address_of, connect_database, explained, parse_url, require_ours, schema_of
+from snapkeep.catalog.database import connect_database, require_ours, schema_of
+from snapkeep.catalog.database_url import address_of, parse_url
 from snapkeep.catalog.notes import ROOT
+from snapkeep.catalog.outages import explained
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.tables import audit, notes
 from snapkeep.model.errors import Conflict, InvalidInput, NotFound

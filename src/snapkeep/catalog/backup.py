@@ -38,21 +38,19 @@ from sqlalchemy.types import NullType
 from snapkeep.catalog.database import (
     Schema,
     State,
-    address_of,
     connect_database,
-    database_clock,
-    explained,
-    explained_sqlite,
     head_revision,
     lock_postgresql,
     migrate,
     migrate_database,
     migrate_sqlite,
-    parse_url,
     read_schema,
     require_ours,
     schema_of,
 )
+from snapkeep.catalog.database_clock import database_clock
+from snapkeep.catalog.database_url import address_of, parse_url
+from snapkeep.catalog.outages import explained, explained_sqlite
 from snapkeep.catalog.tables import UtcDateTime, operations
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, LimitExceeded, NotFound, SnapkeepError
 

@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import select
-import sqlite3
 import time
 from collections.abc import Set
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import alembic.command
-import psycopg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from psycopg import pq
 from sqlalchemy import (
     URL,
-    ColumnElement,
     Connection,
     Engine,
-    Float,
     create_engine,
     event,
     inspect,
-    literal,
-    make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import QueuePool
-from sqlalchemy.sql.functions import FunctionElement
 
 from snapkeep.catalog import in_loop
-from snapkeep.catalog.tables import UtcDateTime
+from snapkeep.catalog.database_url import CONNECT_SECONDS, address_of, parse_url, postgresql_options
+from snapkeep.catalog.outages import explained, is_outage
 from snapkeep.model.errors import (
-    AuthenticationFailed,
     Conflict,
     InvalidInput,
-    PermissionDenied,
-    SnapkeepError,
-    Unavailable,
 )
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -59,15 +42,8 @@ SINCE_EVER = {"systems", "assets", "snapshots", "operations"}
 ADVISORY_LOCK = 0x736E61706B656570
 """The number under which PostgreSQL lets one process at a time migrate or fill a database."""
 
-CONNECT_SECONDS = 5
-
 
 # -- opening -----------------------------------------------------------------------------------------------------------
-def sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite file."""
-    return URL.create("sqlite+aiosqlite", database=str(path)).render_as_string(hide_password=False)
-
-
 async def open_database(url: str) -> AsyncEngine:
     """Return an engine on a database that has the newest schema; an empty one gets it.
 
@@ -113,7 +89,7 @@ def connect_database(url: str, *, autocommit: bool = False) -> AsyncEngine:
         pool_size=5,
         pool_timeout=10,
         pool_pre_ping=True,  # after a restart of the server only the pool that has noticed it would be made anew
-        connect_args=_postgresql_options(parsed),
+        connect_args=postgresql_options(parsed),
         **options,
     )
 
@@ -134,48 +110,7 @@ def connect_in_thread(url: str) -> Engine:
         )
         event.listen(engine, "connect", partial(_prepare_sqlite, "FULL"))
         return engine
-    return create_engine(parsed, connect_args=_postgresql_options(parsed), **options)
-
-
-def parse_url(url: str) -> URL:
-    """Return the parts of a URL. Raises InvalidInput, which never repeats the URL: there is a password in it."""
-    next_step = "Write postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX (@ is %40)."
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise InvalidInput("The database URL cannot be read", next_step=next_step) from None
-    if parsed.drivername not in {"sqlite+aiosqlite", "postgresql+psycopg"}:
-        raise InvalidInput("The database URL is not one of PostgreSQL", next_step=next_step)
-    if parsed.get_backend_name() == "postgresql":
-        if "@" in f"{parsed.host}{parsed.database}":  # a password with an @ that was not escaped: part of it is here
-            raise InvalidInput("The database URL has more than one @", next_step=next_step)
-        if not parsed.database:
-            raise InvalidInput("The database URL names no database", next_step=next_step)
-    return parsed
-
-
-def address_of(url: URL) -> str:
-    """Say which database it is, without user and password."""
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    host = url.host or url.query.get("host") or "local socket"
-    return f"{host}:{url.port or 5432}/{url.database}"
-
-
-def _postgresql_options(url: URL) -> dict[str, Any]:
-    """Notice within some 30 seconds that the server is gone; what the URL itself says comes first."""
-    options: dict[str, Any] = {
-        "connect_timeout": CONNECT_SECONDS,
-        "keepalives": 1,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 4,
-        "tcp_user_timeout": 30_000,
-        "application_name": "snapkeep",
-    }
-    given = url.query.get("options", "")
-    zone = {"options": f"{given if isinstance(given, str) else ' '.join(given)} -c timezone=UTC".strip()}
-    return {name: value for name, value in options.items() if name not in url.query} | zone
+    return create_engine(parsed, connect_args=postgresql_options(parsed), **options)
 
 
 def _prepare_sqlite(synchronous: str, connection: Any, _record: Any) -> None:
@@ -348,192 +283,3 @@ def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
-
-
-# -- outages -----------------------------------------------------------------------------------------------------------
-DATABASE_OUTAGE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
-"""What is raised when the database is away, busy or full. Other things are raised so, too: ask `is_outage`."""
-
-_SQLITE_OUTAGES = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_INTERRUPT,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PROTOCOL,
-}
-_POSTGRESQL_OUTAGES = (
-    "08",  # connection lost
-    "25006",  # read only: a standby, during a switch-over
-    "25P03",  # transaction idle or open for too long
-    "25P04",
-    "40001",  # serialization failure, deadlock
-    "40P01",
-    "53",  # disk full, out of memory, too many connections
-    "55006",  # in use, locked
-    "55P03",
-    "57014",  # query cancelled, by an administrator or a time limit
-    "57P01",  # server shutting down, crashed, starting
-    "57P02",
-    "57P03",
-    "57P05",
-    "58000",  # I/O error
-    "58030",
-)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Say whether the database is away, busy or full, so that trying again later helps."""
-    if isinstance(error, PoolTimeout):
-        return True
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or (error.orig is not None and is_outage(error.orig))
-    if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_OUTAGES
-    if isinstance(error, psycopg.Error):
-        if error.sqlstate is None:  # not said by the server: it was not reached, or the connection broke
-            return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return error.sqlstate.startswith(_POSTGRESQL_OUTAGES)
-    return False
-
-
-async def explained(error: SQLAlchemyError, url: URL) -> SnapkeepError:
-    """Return why a database could not be used, as an error for people; the password is never in it."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    reason = " ".join(str(cause or error).split())
-    if isinstance(cause, sqlite3.Error):
-        return explained_sqlite(cause, address_of(url))
-    state = getattr(cause, "sqlstate", None)
-    tls = password = False
-    if isinstance(cause, psycopg.OperationalError) and state is None:
-        state, tls, password = await asyncio.to_thread(_login, url)
-    address = address_of(url)
-    given: dict[str, Any] = {"vendor_code": state, "vendor_message": reason}
-    if state == "3D000":
-        return Unavailable(
-            f"There is no database {url.database!r} at {address}",
-            next_step="Create it (CREATE DATABASE, encoding UTF8), or correct the database URL.",
-            **given,
-        )
-    if alert := re.search(r"\balert (.+)$", reason):  # the word of OpenSSL, which speaks no other language
-        return AuthenticationFailed(
-            f"The database {address} refused the client certificate: {alert[1]}",
-            next_step="Check sslcert and sslkey in the database URL: the certificate must be valid now, and of an "
-            "authority that the server trusts (its ssl_ca_file).",
-            **given,
-        )
-    if "sslcert" in url.query and not password and (state or "").startswith("28"):
-        return AuthenticationFailed(
-            f"The database {address} refused the user {url.username!r} with this client certificate",
-            next_step="The files sslcert and sslkey of the database URL must be there, and the common name of the "
-            "certificate must be that user, or be mapped to it (pg_hba.conf, pg_ident.conf).",
-            **given,
-        )
-    if password or (state or "").startswith("28"):
-        return AuthenticationFailed(
-            f"The database {address} refused user or password",
-            next_step="Check user and password, or sslcert and sslkey, in the database URL, and pg_hba.conf of the "
-            "server.",
-            **given,
-        )
-    if tls:
-        return AuthenticationFailed(
-            f"No TLS connection to the database {address} came about",
-            next_step="Check sslmode, sslrootcert and sslkey in the database URL, and the certificate of the server.",
-            **given,
-        )
-    if state == "42501":
-        return PermissionDenied(
-            f"The user of the database {address} may not do what Snapkeep needs",
-            next_step="Make this user the owner of the database, or grant it CREATE on its schema.",
-            **given,
-        )
-    if is_outage(error):
-        return Unavailable(
-            f"The database {address} cannot be used now",
-            next_step="Check host, port and network, and that PostgreSQL runs and has room; then try again.",
-            **given,
-        )
-    return InvalidInput(f"The database {address} cannot be used", next_step="Check the database and its URL.", **given)
-
-
-def explained_sqlite(cause: sqlite3.Error, address: str) -> SnapkeepError:
-    """Return why a SQLite file could not be used, as an error for people."""
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
-        return InvalidInput(
-            f"The catalog {address} cannot be used: {cause}",
-            next_step="Restore it from its backup with `snapkeep database restore`, or choose another --data-dir.",
-        )
-    if code != sqlite3.SQLITE_CANTOPEN and is_outage(cause):
-        return Unavailable(
-            f"The catalog {address} cannot be used now: {cause}",
-            next_step="Check that there is room on the disk, and that nothing else holds the file; then try again.",
-        )
-    return InvalidInput(
-        f"The catalog {address} cannot be used: {cause}",
-        next_step="Check that it is a file which this user may read and write, or choose another --data-dir.",
-    )
-
-
-def _login(url: URL) -> tuple[str | None, bool, bool]:
-    """Log in once more to learn why it fails: (SQLSTATE, TLS did not come about, a password was needed).
-
-    libpq says why a login failed in words of the server's language only; the SQLSTATE is seen in its trace alone. The
-    trace stays in memory, and libpq leaves out of it what is secret.
-    """
-    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
-    parts = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database}
-    given: dict[str, Any] = {name: value for name, value in parts.items() if value is not None}
-    trace = os.memfd_create("libpq")
-    try:
-        connection = pq.PGconn.connect_start(psycopg.conninfo.make_conninfo(**given | query).encode())
-        if connection.status == pq.ConnStatus.BAD:
-            return None, False, False
-        connection.trace(trace)
-        connection.set_trace_flags(pq.Trace.SUPPRESS_TIMESTAMPS | pq.Trace.REGRESS_MODE)
-        end = time.monotonic() + CONNECT_SECONDS
-        while (polled := connection.connect_poll()) in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
-            reading = polled == pq.PollingStatus.READING
-            sockets = [connection.socket]
-            left = max(0.0, end - time.monotonic())
-            if not any(select.select(sockets if reading else [], [] if reading else sockets, [], left)):
-                break
-        needs_password = connection.needs_password
-        connection.untrace()  # written out; the stream of libpq is never used again
-        connection.finish()
-        lines = os.pread(trace, 1 << 20, 0).decode(errors="replace").split("\n")
-    except (psycopg.Error, OSError):
-        return None, False, False
-    finally:
-        os.close(trace)
-    refused = next((line for line in lines if "\tErrorResponse\t" in line), "")
-    state = refused.partition(' C "')[2][:5] or None
-    seen = {line.split("\t")[2] for line in lines if line.count("\t") > 2}
-    return state, "SSLResponse" in seen and "StartupMessage" not in seen, needs_password
-
-
-# -- time --------------------------------------------------------------------------------------------------------------
-class _DatabaseClock(FunctionElement[datetime]):
-    """The time of the database, which all processes share."""
-
-    type = UtcDateTime()
-    inherit_cache = True
-
-
-def database_clock(shift: float = 0.0) -> ColumnElement[datetime]:
-    """Return an expression for the time (aware, UTC) by the clock of the database, `shift` seconds from now."""
-    return _DatabaseClock(literal(shift, Float))
-
-
-@compiles(_DatabaseClock)
-def _clock(element: _DatabaseClock, compiler: Any, **options: Any) -> str:
-    return f"(clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
-
-
-@compiles(_DatabaseClock, "sqlite")
-def _sqlite_clock(element: _DatabaseClock, compiler: Any, **options: Any) -> str:
-    shift = f"({compiler.process(element.clauses, **options)} || ' seconds')"
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {shift})"  # as SQLAlchemy stores times: they compare as text

@@ -18,7 +18,7 @@ from sqlalchemy import Table, and_, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from snapkeep.catalog.database import database_clock
+from snapkeep.catalog.database_clock import database_clock
 from snapkeep.catalog.tables import operations
 
 OPEN = ("queued", "running")

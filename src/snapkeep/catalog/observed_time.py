@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from snapkeep.catalog.database import database_clock
+from snapkeep.catalog.database_clock import database_clock
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.tables import notes
 

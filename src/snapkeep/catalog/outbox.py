@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from snapkeep.catalog.database import database_clock
+from snapkeep.catalog.database_clock import database_clock
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.tables import channels, deliveries
 from snapkeep.model.notifications import DeliveryState, Notice

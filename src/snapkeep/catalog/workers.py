@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select, update
 
-from snapkeep.catalog.database import database_clock
+from snapkeep.catalog.database_clock import database_clock
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.records import WorkerRecord
 from snapkeep.catalog.tables import workers

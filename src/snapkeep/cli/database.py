@@ -128,7 +128,7 @@ def restore(file: Path, /, *, where: Where = HERE) -> None:
         The backup.
     """
     from snapkeep.catalog.backup import restore as run
-    from snapkeep.catalog.database import address_of, parse_url
+    from snapkeep.catalog.database_url import address_of, parse_url
     from snapkeep.catalog.key_sources import KeyFile
     from snapkeep.model.errors import Conflict
 

@@ -19,8 +19,8 @@ import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.channels import ChannelRecord
-from snapkeep.catalog.database import is_outage
 from snapkeep.catalog.deliveries import DeliveryRecord
+from snapkeep.catalog.outages import is_outage
 from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.model.notifications import ChannelKind, Notice, OwnEvent
 from snapkeep.notifications import mail, webhook

@@ -11,7 +11,7 @@ import structlog
 
 from snapkeep import __version__
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.records import WorkerRecord, WorkerState
 from snapkeep.model.errors import Conflict
 from snapkeep.operations import metrics

@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.outages import is_outage
 from snapkeep.model.errors import Conflict
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.dispatch import Dispatcher

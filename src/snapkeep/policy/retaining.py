@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.outages import is_outage
 from snapkeep.operations.clock import Clock
 from snapkeep.policy.pruning import Pruner
 

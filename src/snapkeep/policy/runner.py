@@ -19,7 +19,7 @@ import structlog
 
 from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.database import is_outage
+from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_runs import Move, Position, RunRecord
 from snapkeep.catalog.records import AssetRecord

@@ -11,8 +11,8 @@ from typing import Literal
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.database import is_outage
 from snapkeep.catalog.key_sources import KeyFile, new_key
+from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.secrets import key_id
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound, Unsupported
 

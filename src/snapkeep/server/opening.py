@@ -11,7 +11,8 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from snapkeep.catalog.database import address_of, explained, is_outage, parse_url
+from snapkeep.catalog.database_url import address_of, parse_url
+from snapkeep.catalog.outages import explained, is_outage
 from snapkeep.model.errors import SnapkeepError, Unavailable
 from snapkeep.operations.clock import Clock
 from snapkeep.server.settings import ProcessSettings

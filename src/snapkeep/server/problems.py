@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from sqlalchemy.exc import DataError, IntegrityError
 from starlette.exceptions import HTTPException
 
-from snapkeep.catalog.database import DATABASE_OUTAGE, is_outage
+from snapkeep.catalog.outages import DATABASE_OUTAGE, is_outage
 from snapkeep.model.errors import Conflict, InvalidInput, NotFound, SnapkeepError, Unavailable
 
 log = structlog.get_logger(__name__)

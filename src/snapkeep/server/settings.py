@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from snapkeep import addresses
-from snapkeep.catalog.database import parse_url, sqlite_url
+from snapkeep.catalog.database_url import parse_url, sqlite_url
 from snapkeep.catalog.key_sources import FixedKeys, KeyCommand, KeyFile, KeySource, parse_keys
 from snapkeep.model.errors import InvalidInput
 from snapkeep.operations.engine import WorkerSettings, engine_url
