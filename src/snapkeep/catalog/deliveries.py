@@ -103,7 +103,7 @@ class Deliveries:
             .group_by(deliveries.c.event)
         )
         async with self._database.connect() as connection:
-            found: dict[str, int] = {event: number for event, number in await connection.execute(query)}  # noqa: C416
+            found: dict[str, int] = dict((await connection.execute(query)).all())
         summaries = found.pop(OwnEvent.SUMMARY.value, 0)
         return sum(found.values()), bool(summaries)
 

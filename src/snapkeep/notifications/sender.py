@@ -25,6 +25,7 @@ from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.model.notifications import ChannelKind, Notice, OwnEvent
 from snapkeep.notifications import mail, webhook
 from snapkeep.notifications.message import Outcome, Result, Target
+from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.references import References
 
@@ -67,11 +68,11 @@ class Sender:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send in the background."""
-        task = asyncio.create_task(self._again_and_again())
         try:
-            yield
+            async with in_background(again_and_again("notifications", self._look, self._rest_until_news)):
+                yield
         finally:
-            tasks = [task, *self._serving.values()]
+            tasks = list(self._serving.values())
             for one in tasks:
                 one.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -88,27 +89,15 @@ class Sender:
         return await self._catalog.deliveries.known(delivery.id)
 
     # -- which channels ----------------------------------------------------------------------------------------------
-    async def _again_and_again(self) -> None:
-        away = False
-        news = self._catalog.outbox.news
-        while True:
-            news.clear()
-            try:
-                await self._look()
-                away = False
-            except Exception as error:
-                if not is_outage(error):
-                    log.exception("looking for notifications failed; it is tried again")
-                elif not away:
-                    log.warning("the database is away; notifications wait", reason=str(error))
-                away = is_outage(error)
-                await self._clock.sleep(POLL_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await news.wait()
+    async def _rest_until_news(self) -> None:
+        """Wait for what is written in this process, and for that of others no longer than `POLL_SECONDS`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._catalog.outbox.news.wait()
 
     async def _look(self) -> None:
         """Begin to serve the channels for which something is due."""
+        self._catalog.outbox.news.clear()
         now = await self._now()
         if self._clock.monotonic() - self._purged >= PURGE_SECONDS:
             self._purged = self._clock.monotonic()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.outages import is_outage
 from snapkeep.model.errors import Conflict
+from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.dispatch import Dispatcher
 from snapkeep.operations.engine import Engine
@@ -67,35 +67,17 @@ class Upkeep:
             (self._timekeeper.keep_time, TIME_SECONDS),
             (self._purge, PURGE_SECONDS),
         )
-        tasks = [asyncio.create_task(self._again_and_again(duty, pause, on_failure)) for duty, pause in duties]
-        try:
+        async with in_background(*(self._do(duty, pause, on_failure) for duty, pause in duties)):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _again_and_again(
+    async def _do(
         self, duty: Callable[[], Awaitable[None]], pause: float, on_failure: Callable[[Exception], None]
     ) -> None:
-        away = False
-        while True:
-            try:
-                await duty()
-                if away:
-                    log.info("the database is back", duty=duty.__name__.strip("_"))
-                away = False
-            except Conflict as error:
-                on_failure(error)
-                return
-            except Exception as error:
-                if is_outage(error):
-                    if not away:  # once, not every second
-                        log.warning("the database is away", duty=duty.__name__.strip("_"), reason=str(error))
-                    away = True
-                else:
-                    log.exception("upkeep failed; it is tried again", duty=duty.__name__.strip("_"))
-            await self._clock.sleep(pause)
+        rest = partial(self._clock.sleep, pause)
+        try:
+            await again_and_again(duty.__name__.strip("_"), duty, rest, ends=(Conflict,))
+        except Conflict as error:
+            on_failure(error)
 
     async def _look_after_others(self) -> None:
         for system_id in await self._systems_of(await self._membership.look_after_others()):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.outages import is_outage
+from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.policy.pruning import Pruner
 
@@ -31,27 +32,12 @@ class Retaining:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Do so in the background."""
-        task = asyncio.create_task(self._again_and_again())
-        try:
+        async with in_background(again_and_again("retention", self._look, partial(self._clock.sleep, LOOK_SECONDS))):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _again_and_again(self) -> None:
-        away = False
-        while True:
-            try:
-                for policy_id in await self._catalog.policies.enabled():
-                    await self._retain(policy_id)
-                away = False
-            except Exception as error:
-                if not is_outage(error):
-                    log.exception("retention failed; it is tried again")
-                elif not away:
-                    log.warning("the database is away; retention waits", reason=str(error))
-                away = is_outage(error)
-            await self._clock.sleep(LOOK_SECONDS)
+    async def _look(self) -> None:
+        for policy_id in await self._catalog.policies.enabled():
+            await self._retain(policy_id)
 
     async def _retain(self, policy_id: str) -> None:
         """Let one policy's retention go over all; that one fails keeps no other from it."""

@@ -8,7 +8,6 @@ policy and system in turn.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +18,11 @@ import structlog
 
 from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_runs import Move, Position, RunRecord
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.model.errors import NotFound, SnapkeepError
+from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.metrics import policy_ran
 from snapkeep.operations.requester import Requester
@@ -63,31 +62,20 @@ class Runner:
         self._revisions: dict[str, int] = {}
         self._selected = self._purged = -PURGE_SECONDS
         self._fresh = True
+        self._more = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run them in the background."""
-        task = asyncio.create_task(self._again_and_again())
-        try:
+        async with in_background(again_and_again("policies", self._look, self._rest)):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
-    async def _again_and_again(self) -> None:
-        away = False
-        while True:
-            more = False
-            try:
-                more = await self.tick()
-                away = False
-            except Exception as error:
-                if not is_outage(error):
-                    log.exception("running policies failed; it is tried again")
-                elif not away:
-                    log.warning("the database is away; policies wait", reason=str(error))
-                away = is_outage(error)
-            await self._clock.sleep(0.05 if more else TICK_SECONDS)
+    async def _look(self) -> None:
+        self._more = False
+        self._more = await self.tick()
+
+    async def _rest(self) -> None:
+        await self._clock.sleep(0.05 if self._more else TICK_SECONDS)
 
     async def tick(self) -> bool:
         """Do what is due now; say whether there is more of it than was taken."""
