@@ -131,8 +131,7 @@ async def protect(catalog: Catalog, snapshot: SnapshotRecord, fate: str) -> None
 
 
 async def plan(catalog: Catalog, record: PolicyRecord) -> tuple[list[PointRecord], str]:
-    found, digest = await plan_of(catalog, Loaded.of(record).policy)
-    return [one.record(item) for one in found for item in one.items if item.deleted], digest
+    return await plan_of(catalog, Loaded.of(record).policy)
 
 
 async def test_reasons_are_those_of_the_catalog(catalog: Catalog) -> None:

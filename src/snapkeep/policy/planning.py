@@ -31,6 +31,10 @@ class AssetPlan:
         """Return the snapshot or the recovery point of an item."""
         return self.records[item.point.id]
 
+    def going(self) -> list[PointRecord]:
+        """Return what would go, the oldest first."""
+        return [self.record(item) for item in reversed(self.items) if item.deleted]
+
 
 async def plans(catalog: Catalog, policy: Policy) -> AsyncIterator[AssetPlan]:
     """Give the plan of each asset that is under a policy."""
@@ -46,14 +50,13 @@ async def plans(catalog: Catalog, policy: Policy) -> AsyncIterator[AssetPlan]:
         yield plan
 
 
-async def plan_of(catalog: Catalog, policy: Policy) -> tuple[list[AssetPlan], str]:
-    """Return the plans of all assets of which something would go, and the hash of the whole."""
-    found, digest = [], Digest()
+async def plan_of(catalog: Catalog, policy: Policy) -> tuple[list[PointRecord], str]:
+    """Return all that would go, of each asset the oldest first, and the hash of the plan. What stays is not kept."""
+    going, digest = [], Digest()
     async for plan in plans(catalog, policy):
         digest.add(plan.items)
-        if any(item.deleted for item in plan.items):
-            found.append(plan)
-    return found, digest.hexdigest()
+        going += plan.going()
+    return going, digest.hexdigest()
 
 
 async def _together(catalog: Catalog, policy: Policy, zone: Zone, some: Sequence[Labelled]) -> list[AssetPlan]:

@@ -20,7 +20,7 @@ from snapkeep.operations.asking import Asking
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.forgetting import Forgetting
 from snapkeep.operations.requester import Requester
-from snapkeep.policy.planning import AssetPlan, plan_of, plans
+from snapkeep.policy.planning import plan_of, plans
 from snapkeep.policy.selecting import Loaded
 
 PAUSE: Final = timedelta(minutes=10)
@@ -77,7 +77,7 @@ class Pruner:
 
     async def prune(self, record: PolicyRecord, wanted: str, by: Requester) -> Pruned:
         """Delete exactly what the plan of this hash says. Raises Conflict when it is another one by now."""
-        found, digest = await plan_of(self._catalog, Loaded.of(record).policy)
+        going, digest = await plan_of(self._catalog, Loaded.of(record).policy)
         if digest != wanted:
             raise Conflict(
                 f"The plan of {record.name!r} is another one by now",
@@ -85,8 +85,7 @@ class Pruner:
                 hash=digest,
             )
         done = Pruned()
-        for plan in found:
-            await self._delete(_going(plan), by, done)
+        await self._delete(going, by, done)
         return done
 
     async def retain(self, policy_id: str) -> Pruned | None:
@@ -105,7 +104,7 @@ class Pruner:
                     "more would be deleted than a run may; apply the plan by hand",
                     policy=record.name, asset=plan.asset.reference, step=one.step, count=one.count, most=one.most,
                 )  # fmt: skip
-            going = [one for one in _going(plan) if one.step not in too_many]
+            going = [one for one in plan.going() if one.step not in too_many]
             if going and not await self._is_the_same(record):  # what it says now counts, and that not at once
                 log.info("the policy was changed; its retention waits", policy=record.name)
                 break
@@ -137,11 +136,6 @@ class Pruner:
             day = f"{record.id} {self._clock.now():%Y-%m-%d}"
             asker = Requester(by.name, str(uuid.uuid5(_DELETIONS, day)), is_operation=True)
         return await self._deletes.delete(await self._catalog.inventory.snapshot(record.id), asker)
-
-
-def _going(plan: AssetPlan) -> list[PointRecord]:
-    """Return what would go, the oldest first."""
-    return [plan.record(item) for item in reversed(plan.items) if item.deleted]
 
 
 def _forgotten(record: PointRecord, by: Requester) -> Entry:

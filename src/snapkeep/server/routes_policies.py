@@ -121,9 +121,9 @@ async def prune_policy(name: str, body: PruneIn, parts: Parts, caller: Cautious)
     """Delete exactly what a plan says; refused when it is another one by now. What something keeps by then stays."""
     record = await parts.catalog.policies.get(name)
     if caller.dry_run:
-        found, digest = await plan_of(parts.catalog, Loaded.of(record).policy)
-        going = [plan.record(item).reference for plan in found for item in plan.items if item.deleted]
-        raise Planned(f"delete {len(going)} snapshots and recovery points (plan {digest})", going[:1000])
+        going, digest = await plan_of(parts.catalog, Loaded.of(record).policy)
+        named = [point.reference for point in going[:1000]]
+        raise Planned(f"delete {len(going)} snapshots and recovery points (plan {digest})", named)
     return PrunedOut.of(await parts.pruner.prune(record, body.hash, caller))
 
 

@@ -80,10 +80,7 @@ class Discovery:
         """
         kept = self._of(provider)
         async with kept.lock:
-            await self._refresh(provider, kept)
-        if kept.metadata is None:  # pragma: no cover - it was read, or that has raised
-            raise AssertionError
-        return kept.metadata
+            return await self._refresh(provider, kept)
 
     async def keys(self, provider: ProviderRecord, kid: str | None) -> list[Key]:
         """Return the keys with which something may be signed: that of this id, or all when it has none.
@@ -114,14 +111,14 @@ class Discovery:
             self._kept[place] = _Kept(Transport(provider.ca))
         return self._kept[place]
 
-    async def _refresh(self, provider: ProviderRecord, kept: _Kept) -> None:
+    async def _refresh(self, provider: ProviderRecord, kept: _Kept) -> Metadata:
         if kept.metadata is not None and self._monotonic() - kept.read_at < KEPT_SECONDS:
-            return
+            return kept.metadata
         if kept.failed is not None and self._monotonic() - kept.failed[0] < FAILED_SECONDS:
             raise SnapkeepError.from_dict(kept.failed[1].to_dict())
         try:
             said = await kept.transport.get(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
-            kept.metadata = _metadata(provider, said)
+            kept.metadata = metadata = _metadata(provider, said)
             await self._read_keys(kept)
         except Unavailable as error:
             kept.metadata, kept.failed = None, (self._monotonic(), error)
@@ -130,6 +127,7 @@ class Discovery:
             kept.metadata = None
             raise
         kept.read_at = self._monotonic()
+        return metadata
 
     async def _read_keys(self, kept: _Kept) -> None:
         if kept.metadata is not None:
