@@ -160,6 +160,15 @@ def test_while_the_one_before_runs_it_is_left_out_or_waits(overlap: str) -> None
     assert [due.hour for due in world.skipped[0]] == ([3, 4, 5] if overlap == "skip" else [])
 
 
+def test_a_clock_that_was_set_back_repeats_nothing_whoever_looks() -> None:
+    world = World(policy(timezone="UTC"))
+    world.begin(START)
+    world.run(START, START + 6 * HOUR, 10 * MINUTE)
+    world.looks = [(START, 0)]  # whoever changes the policy has it looked at
+    world.run(START + 2 * HOUR, START + 8 * HOUR, 10 * MINUTE)
+    assert [due.hour for due in world.dues()] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_a_clock_that_was_a_year_ahead_stops_nothing() -> None:
     world = World(policy(timezone="UTC"))
     world.begin(START)

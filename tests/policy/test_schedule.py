@@ -92,3 +92,9 @@ def test_the_jitter_of_each_is_its_own_and_stays() -> None:
 def test_what_never_comes_is_refused(cron: str) -> None:
     with pytest.raises(ValueError, match=r"cron expression|never comes|five fields"):
         Schedule(cron, ZURICH)
+
+
+def test_in_the_hour_that_comes_again_what_has_come_does_not() -> None:
+    """Whoever looks in the second 02:15 has had 02:30."""
+    again = datetime(2026, 10, 25, 1, 15, tzinfo=UTC)
+    assert next(Schedule("30 2 * * *", ZURICH).after(again)) == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
