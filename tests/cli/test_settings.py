@@ -48,7 +48,7 @@ def test_a_password_is_the_first_line_of_its_file_whoever_reads_it(tmp_path: Pat
             lambda: get_password(file, ""),
             lambda: secret_settings(PLUGIN, [f"password={file}"], [], []),
             lambda: add("vault", "/vault", password_file=file),
-            lambda: add("vault", "/vault", secret=[f"passphrase={file}"]),
+            lambda: add("vault", "/vault", secret=(f"passphrase={file}",)),
         ):
             with pytest.raises(InvalidInput, match=r"The first line of .* is empty") as caught:
                 read()

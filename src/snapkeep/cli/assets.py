@@ -6,12 +6,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.references import parse_asset, part
 
 app = App(name="asset", help="List, show and label what can be protected.")
-
-Pairs = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
 
 
 @app.command(name="list")
@@ -20,7 +18,7 @@ def list_assets(
     /,
     *,
     gone: Annotated[bool, Parameter(negative="")] = False,
-    label: Pairs = [],  # noqa: B006 - read only
+    label: Several = (),
     common: Common = DEFAULT,
 ) -> None:
     """List assets.
@@ -74,7 +72,7 @@ def label(
     asset: str,
     /,
     *labels: str,
-    remove: Pairs = [],  # noqa: B006 - read only
+    remove: Several = (),
     common: Common = DEFAULT,
 ) -> None:
     """Give an asset labels, or take them away. Roles can be granted for all that has a label.

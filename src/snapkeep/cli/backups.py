@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.dry_run import DryRun, would
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.protection import of_backup
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, part
@@ -42,7 +42,7 @@ def run(
     repository: Annotated[str, Parameter(name=["--repository", "-r"])],
     full: Flag = False,
     keep_base: Flag = False,
-    quiesce: Quiesce = [],  # noqa: B006 - read only
+    quiesce: Quiesce = (),
     quiesce_seconds: Seconds = SECONDS,
     wait: Wait = True,
     common: Common = DEFAULT,
@@ -195,7 +195,7 @@ def restore(
     target: Path | None = None,
     /,
     *,
-    path: Annotated[list[str], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
+    path: Several = (),
     overwrite: Flag = False,
     to_asset: Flag = False,
     confirm: str | None = None,

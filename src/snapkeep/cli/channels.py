@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.passwords import first_line, get_password
 from snapkeep.cli.references import part
 from snapkeep.model.errors import InvalidInput
@@ -15,9 +15,8 @@ from snapkeep.model.errors import InvalidInput
 adding = App(name="add", help="Add a channel.")
 
 Json = dict[str, Any]
-Several = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
-Events = Annotated[list[str], Parameter(name="--event", negative="", consume_multiple=False)]
-Systems = Annotated[list[str], Parameter(name="--system", negative="", consume_multiple=False)]
+Events = Annotated[Several, Parameter(name="--event")]
+Systems = Annotated[Several, Parameter(name="--system")]
 Flag = Annotated[bool, Parameter(negative="")]
 Tls = Literal["starttls", "tls", "none"]
 
@@ -33,8 +32,8 @@ def add_webhook(
     url_ref: str | None = None,
     secret_file: Path | None = None,
     secret_ref: str | None = None,
-    event: Events = [],  # noqa: B006 - read only
-    system: Systems = [],  # noqa: B006
+    event: Events = (),
+    system: Systems = (),
     per_minute: int = 20,
     ca_file: Path | None = None,
     common: Common = DEFAULT,
@@ -88,8 +87,8 @@ def add_email(
     username: str | None = None,
     password_file: Path | None = None,
     password_ref: str | None = None,
-    event: Events = [],  # noqa: B006 - read only
-    system: Systems = [],  # noqa: B006
+    event: Events = (),
+    system: Systems = (),
     per_minute: int = 20,
     ca_file: Path | None = None,
     common: Common = DEFAULT,
@@ -147,9 +146,9 @@ def change(
     name: str,
     /,
     *,
-    event: Events = [],  # noqa: B006 - read only
+    event: Events = (),
     all_events: Flag = False,
-    system: Systems = [],  # noqa: B006
+    system: Systems = (),
     all_systems: Flag = False,
     per_minute: int | None = None,
     on: Annotated[bool | None, Parameter(name="--on", negative="--off")] = None,
@@ -166,7 +165,7 @@ def change(
     password_file: Path | None = None,
     password_ref: str | None = None,
     sender: Annotated[str | None, Parameter(name="--from")] = None,
-    to: Several = [],  # noqa: B006
+    to: Several = (),
     ca_file: Path | None = None,
     common: Common = DEFAULT,
 ) -> None:
@@ -234,7 +233,7 @@ def change(
         "ca_file": _path(ca_file),
     }
     given = {field: value for field, value in target.items() if value is not None}
-    body = {
+    body: Json = {
         "target": given | ({"secret": None} if new_secret else {}),
         "events": [] if all_events else event or None,
         "systems": [] if all_systems else system or None,
@@ -252,7 +251,7 @@ def change(
 
 
 # -- inside ----------------------------------------------------------------------------------------------------------
-def _add(common: Common, name: str, target: Json, event: list[str], system: list[str], per_minute: int) -> None:
+def _add(common: Common, name: str, target: Json, event: Several, system: Several, per_minute: int) -> None:
     from snapkeep.cli import output
 
     body = {

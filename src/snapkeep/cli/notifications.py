@@ -113,7 +113,7 @@ def deliveries(
     channel: str | None = None,
     /,
     *,
-    state: Annotated[list[State], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
+    state: Annotated[tuple[State, ...], Parameter(negative="", consume_multiple=False, show_default=False)] = (),
     event: str | None = None,
     limit: int = 50,
     common: Common = DEFAULT,

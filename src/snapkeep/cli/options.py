@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from snapkeep.cli.rest import Rest
 
 Output = Literal["table", "json"]
+Several = Annotated[tuple[str, ...], Parameter(negative="", consume_multiple=False, show_default=False)]
+"""An option that may be given again and again, each time with one value."""
 
 
 @Parameter(name="*", group="Common options")

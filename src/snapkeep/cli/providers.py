@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from snapkeep.cli.confirm import agree
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.references import part
 from snapkeep.cli.scopes import Scopes, parse_limit
 from snapkeep.model.errors import InvalidInput
@@ -18,7 +18,6 @@ app = App(name="provider", help="Add, list, change and remove identity providers
 
 Json = dict[str, Any]
 Flag = Annotated[bool, Parameter(negative="")]
-Several = Annotated[tuple[str, ...], Parameter(negative="")]
 _WITH_LABEL = re.compile(r"(.+)=([^=]+@label:[^=]+=[^=]+)")
 
 

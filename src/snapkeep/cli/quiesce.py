@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from snapkeep.cli.options import Several
 from snapkeep.cli.references import parse_asset
 
 Json = dict[str, Any]
-Quiesce = Annotated[list[str], Parameter(name="--quiesce", negative="", consume_multiple=False)]
+Quiesce = Annotated[Several, Parameter(name="--quiesce")]
 Seconds = Annotated[int, Parameter(name="--quiesce-seconds")]
 SECONDS = 60
 

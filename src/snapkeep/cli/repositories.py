@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.passwords import content, first_line
 from snapkeep.cli.references import part
 from snapkeep.cli.settings import secret_references
@@ -20,7 +20,6 @@ app = App(name="repository", help="Add, list, check and remove the repositories 
 
 Json = dict[str, Any]
 Flag = Annotated[bool, Parameter(negative="")]
-Pairs = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
 PATHS = frozenset({"ca_file", "known_hosts"})
 """What is given as the path of a file on the backup host, not as its content."""
 
@@ -33,8 +32,8 @@ def add(
     *,
     password_file: Path | None = None,
     password_ref: str | None = None,
-    secret: Annotated[Pairs, Parameter(name=["--secret-file", "--secret"])] = [],  # noqa: B006 - read only
-    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
+    secret: Annotated[Several, Parameter(name=["--secret-file", "--secret"])] = (),
+    secret_ref: Annotated[Several, Parameter(name="--secret-ref")] = (),
     existing: Flag = False,
     queue: str = "default",
     common: Common = DEFAULT,

@@ -29,7 +29,7 @@ def create(
     /,
     *,
     name: str | None = None,
-    quiesce: Quiesce = [],  # noqa: B006 - read only
+    quiesce: Quiesce = (),
     quiesce_seconds: Seconds = SECONDS,
     wait: Wait = True,
     common: Common = DEFAULT,

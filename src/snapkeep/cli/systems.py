@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from snapkeep.cli.dry_run import DryRun, would
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.references import part
 from snapkeep.cli.settings import plain_settings, secret_settings
 from snapkeep.cli.work import Wait, done, follow
@@ -17,7 +17,6 @@ app = App(name="system", help="Add, list, check and remove the systems that hold
 plugins = App(name="plugin", help="List the installed plug-ins and what they can do.")
 
 Json = dict[str, Any]
-Pairs = Annotated[list[str], Parameter(negative="", consume_multiple=False)]
 
 
 @app.command
@@ -26,11 +25,11 @@ def add(
     /,
     *,
     plugin: str,
-    set: Annotated[Pairs, Parameter(name=["--set", "-s"])] = [],  # noqa: B006 - read only
-    secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
-    secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
-    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
-    ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
+    set: Annotated[Several, Parameter(name=["--set", "-s"])] = (),
+    secret_file: Annotated[Several, Parameter(name="--secret-file")] = (),
+    secret_env: Annotated[Several, Parameter(name="--secret-env")] = (),
+    secret_ref: Annotated[Several, Parameter(name="--secret-ref")] = (),
+    ask: Annotated[Several, Parameter(name="--ask")] = (),
     queue: str = "default",
     check: Annotated[bool, Parameter(name="--check", negative="--no-check")] = True,
     common: Common = DEFAULT,
@@ -120,7 +119,7 @@ def label(
     name: str,
     /,
     *labels: str,
-    remove: Pairs = [],  # noqa: B006 - read only
+    remove: Several = (),
     common: Common = DEFAULT,
 ) -> None:
     """Give a system labels, or take them away; they count for its assets, too.
@@ -144,12 +143,12 @@ def change(
     name: str,
     /,
     *,
-    set: Annotated[Pairs, Parameter(name=["--set", "-s"])] = [],  # noqa: B006 - read only
-    unset: Annotated[Pairs, Parameter(name="--unset")] = [],  # noqa: B006
-    secret_file: Annotated[Pairs, Parameter(name="--secret-file")] = [],  # noqa: B006
-    secret_env: Annotated[Pairs, Parameter(name="--secret-env")] = [],  # noqa: B006
-    secret_ref: Annotated[Pairs, Parameter(name="--secret-ref")] = [],  # noqa: B006
-    ask: Annotated[Pairs, Parameter(name="--ask")] = [],  # noqa: B006
+    set: Annotated[Several, Parameter(name=["--set", "-s"])] = (),
+    unset: Annotated[Several, Parameter(name="--unset")] = (),
+    secret_file: Annotated[Several, Parameter(name="--secret-file")] = (),
+    secret_env: Annotated[Several, Parameter(name="--secret-env")] = (),
+    secret_ref: Annotated[Several, Parameter(name="--secret-ref")] = (),
+    ask: Annotated[Several, Parameter(name="--ask")] = (),
     queue: str | None = None,
     common: Common = DEFAULT,
 ) -> None:
@@ -314,7 +313,7 @@ def show_permissions(
     name: str,
     /,
     *,
-    operations: Annotated[list[str], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
+    operations: Several = (),
     common: Common = DEFAULT,
 ) -> None:
     """Show what an account needs on such a system, and no more: the role or file to make there.

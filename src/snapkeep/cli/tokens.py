@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from snapkeep.cli.options import DEFAULT, Common
+from snapkeep.cli.options import DEFAULT, Common, Several
 from snapkeep.cli.references import part
 from snapkeep.cli.scopes import Scopes, parse_limit
 
@@ -23,7 +23,7 @@ def create(
     *,
     identity: str | None = None,
     days: int = 90,
-    limit: Annotated[list[str], Parameter(negative="", consume_multiple=False)] = [],  # noqa: B006 - read only
+    limit: Several = (),
     common: Common = DEFAULT,
 ) -> None:
     """Make a token, for yourself or for a service account. It is printed this once, alone on standard output.
