@@ -75,10 +75,6 @@ class Schedule:
         digest = hashlib.sha256("\0".join(parts).encode()).digest()
         return timedelta(seconds=int(self.jitter.total_seconds() * int.from_bytes(digest[:4], "big") / 2**32))
 
-    def may_begin(self, moment: datetime) -> bool:
-        """Say whether what is due may begin at a moment."""
-        return self.window is None or moment.astimezone(self.zone) in self.window
-
     def begin(self, moment: datetime) -> datetime | None:
         """Return the first moment from one on at which something may begin; None: there is none within ten years."""
         if self.window is None and not self.blackout:
