@@ -16,6 +16,7 @@ from tests.support.person import ordinary_user
 
 from snapkeep.model.errors import Busy
 from snapkeep.plugins.linux_host.file_systems import lvm
+from snapkeep.plugins.linux_host.file_systems.lvm_volumes import LIST
 from snapkeep.plugins.linux_host.rights import by_capability, sudoers
 
 FOR_ALL = {"findmnt", "lsblk"}
@@ -82,5 +83,5 @@ def test_sudo_reads_the_line_of_lvs_as_it_is_meant() -> None:
     with ordinary_user(sudoers("USER", ["lvm"]).replace("/usr/sbin/lvs", "/usr/bin/printf")) as user:
         asked = ["sudo", "-l", "-U", user, "--", "/usr/bin/printf"]
         for more, code in ((), 0), (("vg0",), 1):
-            done = subprocess.run([*asked, *lvm._LIST[1:], *more], check=False, capture_output=True)
+            done = subprocess.run([*asked, *LIST[1:], *more], check=False, capture_output=True)
             assert done.returncode == code

@@ -31,7 +31,7 @@ from snapkeep.model.errors import (
 from snapkeep.model.work import Outcome
 from snapkeep.plugin.commands import Command, Output
 from snapkeep.plugins.linux_host.errors import failure
-from snapkeep.plugins.linux_host.file_systems import lvm as lvm_kind
+from snapkeep.plugins.linux_host.file_systems import lvm_volumes
 
 
 @pytest.fixture
@@ -393,8 +393,8 @@ async def test_snapshots_of_others_are_told_from_volumes(host: Programs) -> None
 
 @given(st.text(min_size=1, max_size=30))
 def test_any_name_is_written_so_that_it_is_read_back(name: str) -> None:
-    text = lvm_kind.encoded(name)
-    assert lvm_kind.decoded(text) == name.encode("utf-8", "replace").decode()
+    text = lvm_volumes.encoded(name)
+    assert lvm_volumes.decoded(text) == name.encode("utf-8", "replace").decode()
     assert all(letter.isascii() and (letter.isalnum() or letter in "+.-") for letter in text)
 
 

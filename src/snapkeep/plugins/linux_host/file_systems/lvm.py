@@ -15,17 +15,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from snapkeep.model.assets import Asset, AssetKind, Capability
+from snapkeep.model.assets import Asset
 from snapkeep.model.errors import (
     Busy,
     Conflict,
     InvalidInput,
-    LimitExceeded,
     NotFound,
     Unavailable,
     Unsupported,
@@ -35,21 +33,23 @@ from snapkeep.model.exports import AccessMode
 from snapkeep.model.snapshots import Snapshot, SnapshotKind, is_owned_name
 from snapkeep.plugins.linux_host.file_systems.kind import Data, Group, Link, Program, Readable
 from snapkeep.plugins.linux_host.file_systems.links import Links
+from snapkeep.plugins.linux_host.file_systems.lvm_volumes import (
+    ASSET,
+    LIST,
+    REQUEST,
+    Volume,
+    asset_id_of,
+    asset_of,
+    encoded,
+    find,
+    is_asset,
+    read_volumes,
+    require_room,
+    snapshot_of,
+)
 from snapkeep.plugins.linux_host.host import Host
-from snapkeep.plugins.linux_host.mapping import DATASET_CAPABILITIES, HOST
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
 
-_FIELDS = (
-    "vg_name,vg_uuid,lv_name,lv_uuid,lv_attr,pool_lv,origin,lv_time,lv_tags,data_percent,metadata_percent,lv_dm_path"
-)
-_LIST = (
-    *("lvs", "--reportformat", "json"),
-    *("--config", 'report/time_format="%s"', "-o", _FIELDS),
-)
-_ASSET, _REQUEST = "snapkeep.asset=", "snapkeep.request="
-"""How our tags begin: the volume that a snapshot is of, and the request that made a snapshot or volume."""
-FULL_PERCENT = 95.0
-"""A pool that is fuller takes no more snapshots: when it is full, all volumes in it fail."""
 _MOST_NAME = 127
 """Longest name of a device of device-mapper (DM_NAME_LEN without its NUL)."""
 _VOLUME = re.compile(r"[A-Za-z0-9_.+][A-Za-z0-9_.+-]*")
@@ -63,65 +63,6 @@ _OPTIONS = {
 }
 """What lets a file system be mounted beside the one that it is a snapshot of, without a write."""
 _SAFE = ("ro", "nodev", "nosuid", "noexec")
-
-
-class Volume(NamedTuple):
-    """A line of `lvs`."""
-
-    group: str
-    group_uuid: str
-    name: str
-    uuid: str
-    attributes: str
-    """As lvs(8) explains them, a letter for each."""
-    pool: str
-    origin: str
-    time: int
-    tags: frozenset[str]
-    full: float
-    """Percent that is used, of data or of metadata, whichever is more."""
-    path: str
-
-    @property
-    def full_name(self) -> str:
-        """The name with that of the group."""
-        return f"{self.group}/{self.name}"
-
-    @property
-    def is_thin(self) -> bool:
-        """Whether it is a volume in a thin pool."""
-        return bool(self.pool) and self.attributes[6:7] == "t"
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something has it open: a mount, a virtual machine."""
-        return self.attributes[5:6] == "o"
-
-    @property
-    def is_read_only(self) -> bool:
-        """Whether it cannot be written to."""
-        return self.attributes[1:2] == "r"
-
-    @property
-    def is_snapshot(self) -> bool:
-        """Whether it is a snapshot, of ours or of others."""
-        skipped = self.attributes[9:10] == "k"
-        return self.is_thin and bool(self.tag(_ASSET) or (self.origin and (skipped or self.is_read_only)))
-
-    @property
-    def asset(self) -> str:
-        """The name of the volume that a snapshot is of."""
-        return self.tag(_ASSET) or self.origin
-
-    @property
-    def own(self) -> str:
-        """The name of a snapshot, as it was given."""
-        prefix = f"{self.tag(_ASSET)}-"
-        return decoded(self.name.removeprefix(prefix)) if prefix != "-" else self.name
-
-    def tag(self, prefix: str) -> str:
-        """Return what follows the prefix in a tag; empty: there is none."""
-        return next((tag.removeprefix(prefix) for tag in self.tags if tag.startswith(prefix)), "")
 
 
 class LvmKind:
@@ -166,7 +107,7 @@ class LvmKind:
         return [self._group(uuid, volumes) for uuid, volumes in found.items()]
 
     def _group(self, uuid: str, volumes: Sequence[Volume]) -> Group:
-        assets = {volume.name: _asset(volume) for volume in volumes if _is_asset(volume)}
+        assets = {volume.name: asset_of(volume) for volume in volumes if is_asset(volume)}
         snapshots = [self._snapshot(volume) for volume in volumes if volume.is_snapshot and volume.asset in assets]
         return Group(f"lvm:{uuid}", list(assets.values()), snapshots)
 
@@ -175,10 +116,10 @@ class LvmKind:
         volumes = await self._of_group(asset.id)
         if snapshot is not None:
             return any(
-                volume.uuid == snapshot.id and volume.is_snapshot and _id(volume, volume.asset) == asset.id
+                volume.uuid == snapshot.id and volume.is_snapshot and asset_id_of(volume, volume.asset) == asset.id
                 for volume in volumes
             )
-        return any(_is_asset(volume) and _id(volume, volume.name) == asset.id for volume in volumes)
+        return any(is_asset(volume) and asset_id_of(volume, volume.name) == asset.id for volume in volumes)
 
     # -- snapshots -------------------------------------------------------------------------------------------------
     def require_name(self, asset: Asset, name: str) -> None:
@@ -196,17 +137,17 @@ class LvmKind:
     async def create(self, asset: Asset, name: str, request_id: str, *, owned: bool) -> Data:
         """Take a thin snapshot, with the request as its tag."""
         volumes = await self._of_group(asset.id)
-        volume = _find(volumes, asset)
+        volume = find(volumes, asset)
         wanted = f"{volume.name}-{encoded(name)}"
         doing = f"Creating snapshot {name!r} of {asset.name!r}"
         there = next(
             (item for item in volumes if item.is_snapshot and item.asset == volume.name and item.own == name), None
         )
-        if there is not None and (there.name != wanted or not (owned or there.tag(_REQUEST) == request_id)):
+        if there is not None and (there.name != wanted or not (owned or there.tag(REQUEST) == request_id)):
             raise Conflict(f"{asset.name!r} has a snapshot {name!r} already")
         if there is None:
-            _require_room(volumes, volume)
-            await self._make(doing, volume, wanted, f"{_REQUEST}{request_id}", f"{_ASSET}{volume.name}", keep=True)
+            require_room(volumes, volume)
+            await self._make(doing, volume, wanted, f"{REQUEST}{request_id}", f"{ASSET}{volume.name}", keep=True)
         return {"name": name, "full": f"{volume.group}/{wanted}"}
 
     async def _make(self, doing: str, source: Volume, name: str, *tags: str, keep: bool) -> None:
@@ -223,7 +164,7 @@ class LvmKind:
     async def delete(self, asset: Asset, snapshot: Snapshot) -> Data:
         """Remove it, also where it is shown; not where somebody else uses it."""
         try:
-            volume = _snapshot_of(await self._of_group(asset.id), asset, snapshot)
+            volume = snapshot_of(await self._of_group(asset.id), asset, snapshot)
         except NotFound:
             return {"snapshot": snapshot.id}
         await self._unmount(snapshot.id)
@@ -245,16 +186,16 @@ class LvmKind:
         group, _, name = asset.name.partition("/")
         new, old = f"{name}.restoring-{mark}", f"{name}.before-{mark}"
         if old not in there:
-            volume, source = _find(volumes, asset), _snapshot_of(volumes, asset, snapshot)
+            volume, source = find(volumes, asset), snapshot_of(volumes, asset, snapshot)
             if volume.is_open:
                 raise Busy(
                     f"{asset.name!r} is in use on the host",
                     next_step="Unmount it, or stop the virtual machine that has it; then try again.",
                 )
             if new not in there:
-                _require_room(volumes, volume)
+                require_room(volumes, volume)
                 tags = [tag for tag in sorted(volume.tags) if not tag.startswith("snapkeep.")]
-                await self._make(doing, source, new, f"{_REQUEST}{request_id}", *tags, keep=False)
+                await self._make(doing, source, new, f"{REQUEST}{request_id}", *tags, keep=False)
             await self._host.do(doing, "lvrename", group, name, old)
         if old not in there or name not in there:
             await self._host.do(doing, "lvrename", group, new, name)
@@ -264,7 +205,7 @@ class LvmKind:
     async def restored(self, ticket: Data) -> None:
         """Raise VendorError unless the volume is the one that was made for the request."""
         for volume in await self._of_group(ticket["asset"]):
-            if volume.full_name == ticket["name"] and volume.tag(_REQUEST) == ticket["request"]:
+            if volume.full_name == ticket["name"] and volume.tag(REQUEST) == ticket["request"]:
                 return
         raise VendorError(
             f"{ticket['name']} was exchanged by somebody else meanwhile",
@@ -284,27 +225,27 @@ class LvmKind:
     async def clone(self, asset: Asset, snapshot: Snapshot, name: str, request_id: str) -> Data:
         """Make a writable volume of the snapshot, with the request as its tag."""
         volumes = await self._of_group(asset.id)
-        source = _snapshot_of(volumes, asset, snapshot)
+        source = snapshot_of(volumes, asset, snapshot)
         there = next((volume for volume in volumes if volume.full_name == name), None)
-        if there is not None and there.tag(_REQUEST) != request_id:
+        if there is not None and there.tag(REQUEST) != request_id:
             raise Conflict(f"There is a volume {name!r} already")
         if there is None:
-            _require_room(volumes, source)
+            require_room(volumes, source)
             doing = f"Cloning {asset.name!r} to {name!r}"
-            await self._make(doing, source, name.partition("/")[2], f"{_REQUEST}{request_id}", keep=False)
+            await self._make(doing, source, name.partition("/")[2], f"{REQUEST}{request_id}", keep=False)
         return {"name": name}
 
     async def cloned(self, ticket: Data) -> Asset:
         """Return the new volume."""
         for volume in await self._volumes():
             if volume.full_name == ticket["name"]:
-                return _asset(volume)
+                return asset_of(volume)
         raise VendorError(f"LVM reported success, but there is no volume {ticket['name']!r}")
 
     # -- where a snapshot can be read ------------------------------------------------------------------------------
     async def path(self, asset: Asset, snapshot: Snapshot) -> bytes:
         """Return the directory in which it is mounted once it is shown."""
-        _snapshot_of(await self._of_group(asset.id), asset, snapshot)
+        snapshot_of(await self._of_group(asset.id), asset, snapshot)
         return self._shown + snapshot.id.encode()
 
     async def show(self, asset_id: str, snapshot_id: str) -> None:
@@ -367,12 +308,14 @@ class LvmKind:
     async def links(self) -> list[Link]:
         """Return those of volumes that there are."""
         found = await self._links.every()
-        assets = {_id(volume, volume.name) for volume in await self._volumes()} if found else set()
+        assets = {asset_id_of(volume, volume.name) for volume in await self._volumes()} if found else set()
         return [link for link in found if link.asset_id in assets]
 
     async def index(self) -> Callable[[bytes], Readable | None]:
         """Know the snapshots by their UUIDs, by which they are mounted."""
-        assets = {volume.uuid: _id(volume, volume.asset) for volume in await self._volumes() if volume.is_snapshot}
+        assets = {
+            volume.uuid: asset_id_of(volume, volume.asset) for volume in await self._volumes() if volume.is_snapshot
+        }
 
         def readable(path: bytes) -> Readable | None:
             directory, _, uuid = path.rpartition(b"/")
@@ -383,11 +326,7 @@ class LvmKind:
 
     # -- what LVM says ---------------------------------------------------------------------------------------------
     async def _volumes(self) -> list[Volume]:
-        listed = (await self._host.run(*_LIST)).succeeded()
-        try:
-            return [_volume(item) for report in json.loads(listed)["report"] for item in report["lv"]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise VendorError("lvs answers in a form that is not known", vendor_message=str(error)) from error
+        return read_volumes((await self._host.run(*LIST)).succeeded())
 
     async def _of_group(self, asset_id: str) -> list[Volume]:
         """Return the volumes in an asset's group. Raises Unavailable when the group is not there."""
@@ -406,90 +345,12 @@ class LvmKind:
     def _snapshot(self, volume: Volume) -> Snapshot:
         return Snapshot(
             id=volume.uuid,
-            asset_id=_id(volume, volume.asset),
+            asset_id=asset_id_of(volume, volume.asset),
             name=volume.own,
             kind=SnapshotKind.USER,
-            owned=bool(volume.tag(_ASSET)) and is_owned_name(self._prefix, volume.own),
+            owned=bool(volume.tag(ASSET)) and is_owned_name(self._prefix, volume.own),
             created_at=datetime.fromtimestamp(volume.time, UTC),
         )
-
-
-def _is_asset(volume: Volume) -> bool:
-    """Say whether people see it as a volume: no pool, and no snapshot."""
-    return not volume.is_snapshot and volume.attributes[:1] not in {"t", "e", "s", "S"}
-
-
-def _asset(volume: Volume) -> Asset:
-    refusals: dict[Capability, str] = {}
-    if not volume.is_thin:
-        refusals = dict.fromkeys(DATASET_CAPABILITIES, "it is no thin volume (lvmthin(7))")
-    elif volume.is_open:
-        refusals[Capability.RESTORE] = "something has it open, such as a mount: close it, or clone the snapshot"
-    return Asset(
-        id=_id(volume, volume.name),
-        kind=AssetKind.VOLUME,
-        name=volume.full_name,
-        parent_id=HOST,
-        capabilities=DATASET_CAPABILITIES - refusals.keys(),
-        refusals={**refusals, Capability.DIFF_FILES: "LVM knows blocks, not files: compare by reading both"},
-        attributes={"uuid": volume.uuid, "device": volume.path, **({"pool": volume.pool} if volume.pool else {})},
-    )
-
-
-def _id(volume: Volume, name: str) -> str:
-    return f"lvm:{volume.group_uuid}/{name}"
-
-
-def _find(volumes: Sequence[Volume], asset: Asset) -> Volume:
-    for volume in volumes:
-        if _id(volume, volume.name) == asset.id and not volume.is_snapshot:
-            return volume
-    raise NotFound(f"There is no volume {asset.name!r} any more", next_step="Run `snapkeep discover`.")
-
-
-def _snapshot_of(volumes: Sequence[Volume], asset: Asset, snapshot: Snapshot) -> Volume:
-    for volume in volumes:
-        if volume.uuid == snapshot.id and volume.is_snapshot and _id(volume, volume.asset) == asset.id:
-            return volume
-    raise NotFound(f"Snapshot {snapshot.name!r} of {asset.name!r} no longer exists on the host")
-
-
-def _require_room(volumes: Sequence[Volume], volume: Volume) -> None:
-    """Raise LimitExceeded when the pool of a volume is almost full."""
-    for pool in volumes:
-        if pool.name == volume.pool and pool.full > FULL_PERCENT:
-            raise LimitExceeded(
-                f"The pool {pool.full_name} is almost full; when it is, all volumes in it fail",
-                next_step=f"Make it bigger (`lvextend {pool.full_name}`), or delete snapshots.",
-                vendor_message=f"{pool.full:g} % are used",
-            )
-
-
-def _volume(item: Mapping[str, Any]) -> Volume:
-    return Volume(
-        group=item["vg_name"],
-        group_uuid=item["vg_uuid"],
-        name=item["lv_name"],
-        uuid=item["lv_uuid"],
-        attributes=item["lv_attr"],
-        pool=item["pool_lv"],
-        origin=item["origin"],
-        time=int(item["lv_time"]),
-        tags=frozenset(filter(None, item["lv_tags"].split(","))),
-        full=max(float(item[field] or 0) for field in ("data_percent", "metadata_percent")),
-        path=item["lv_dm_path"],
-    )
-
-
-def encoded(name: str) -> str:
-    """Return a name in letters that LVM takes, without `_`, which begins names that it keeps for itself."""
-    return re.sub(rb"[^A-Za-z0-9.-]", lambda found: b"+%02X" % found[0][0], name.encode("utf-8", "replace")).decode()
-
-
-def decoded(text: str) -> str:
-    """Return the name that was written so."""
-    found = re.sub(rb"\+([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
-    return found.decode("utf-8", "backslashreplace")
 
 
 def _length(group: str, volume: str) -> int:

@@ -20,13 +20,12 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 from uuid import NAMESPACE_URL, uuid5
 
-from snapkeep.model.assets import Asset, AssetKind, Capability
+from snapkeep.model.assets import Asset
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound, Unavailable, Unsupported, VendorError
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.snapshots import Snapshot, SnapshotKind, is_owned_name
@@ -34,17 +33,19 @@ from snapkeep.plugin.commands import Output
 from snapkeep.plugins.linux_host.errors import failure, number
 from snapkeep.plugins.linux_host.file_systems.kind import Data, Group, Link, Program, Readable
 from snapkeep.plugins.linux_host.file_systems.links import Links
+from snapkeep.plugins.linux_host.file_systems.zfs_items import (
+    BEFORE,
+    CLONE,
+    LIST,
+    REQUEST,
+    Item,
+    Pools,
+    columns_of,
+    read_items,
+)
 from snapkeep.plugins.linux_host.host import Host, has_mounts
-from snapkeep.plugins.linux_host.mapping import DATASET_CAPABILITIES, HOST
 from snapkeep.plugins.linux_host.settings import LinuxHostSettings
 
-REQUEST = "snapkeep:request"
-CLONE = "snapkeep:clone"
-"""Of a dataset: the request that made it. Another one than that of snapshots, which inherit from their dataset."""
-BEFORE = "snapkeep:before"
-_COLUMNS = ("name", "guid", "type", "creation", "mountpoint", "origin", "keystatus", "snapdir", REQUEST, CLONE, BEFORE)
-_LIST = ("zfs", "list", "-Hp", "-o", ",".join(_COLUMNS))
-_NONE = "-"
 _SNAPSHOTS = "/.zfs/snapshot/"
 _OF_THE_KEY = {"encryption", "keyformat", "keylocation", "pbkdf2iters"}
 """A clone has the key of what it is cloned from."""
@@ -55,97 +56,6 @@ _COMPONENT = re.compile(r"[A-Za-z0-9_.: -]+")
 _DEPENDENTS = re.compile(r"use '-[rR]' to destroy the following datasets:\n(.*)", re.DOTALL)
 _SCHEDULES = ("autosnap_", "zfs-auto-snap_", "syncoid_")
 """How sanoid, zfs-auto-snapshot and syncoid name theirs."""
-
-
-class Item(NamedTuple):
-    """A line of `zfs list`. What is not there is an empty text."""
-
-    name: str
-    guid: str
-    type: str
-    created: int
-    mountpoint: str
-    origin: str
-    key: str
-    snapdir: str
-    request: str
-    clone: str
-    before: str
-
-    @property
-    def dataset(self) -> str:
-        """The dataset, of a snapshot the one that it is of."""
-        return self.name.partition("@")[0]
-
-    @property
-    def own(self) -> str:
-        """The name of a snapshot, without its dataset."""
-        return self.name.partition("@")[2]
-
-    @property
-    def kept_for(self) -> str:
-        """The dataset for which a restore has exchanged it, or the one that it is of; empty: none.
-
-        What lies in such a dataset has the property, too, by inheritance.
-        """
-        beside = self.dataset.startswith(f"{self.before}.before-") and "/" not in self.dataset[len(self.before) :]
-        return self.before if beside else ""
-
-
-class Pools:
-    """All that `zfs list` shows, with what is mounted."""
-
-    def __init__(self, items: Sequence[Item], mounts: Mapping[str, str]) -> None:
-        self.mounts = mounts
-        self.roots = {item.guid: item for item in items if item.type == "filesystem" and "/" not in item.name}
-        self.datasets = {item.name: item for item in items if item.type == "filesystem"}
-        self.snapshots = [item for item in items if item.type == "snapshot"]
-        self._guids = {item.name: item.guid for item in self.roots.values()}
-        self._parents = {name.rpartition("/")[0] for name in self.datasets}
-
-    def id(self, dataset: str) -> str:
-        """Return the id of an asset."""
-        root, _, inside = dataset.partition("/")
-        return f"zfs:{self._guids.get(root, '')}" + (f"/{quote(inside)}" if inside else "")
-
-    def asset_of(self, snapshot: Item) -> str:
-        """Return the dataset whose snapshot it is: its own, or the one that was exchanged for that by a restore."""
-        return snapshot.kept_for if snapshot.kept_for in self.datasets else snapshot.dataset
-
-    def asset(self, item: Item) -> Asset:
-        """Return a dataset."""
-        above = item.name.rpartition("/")[0]
-        refusals: dict[Capability, str] = {}
-        if item.name not in self.mounts:
-            locked = item.key == "unavailable"
-            reason = "its key is not loaded" if locked else "it is not mounted on the host"
-            refusals = dict.fromkeys(DATASET_CAPABILITIES, reason)
-        elif item.snapdir == "disabled":
-            refusals[Capability.EXPORT] = "its property snapdir is disabled, so that its snapshots cannot be read"
-        if Capability.RESTORE not in refusals and (reason := self._not_exchangeable(item, above)):
-            refusals[Capability.RESTORE] = f"{reason}: clone it instead"
-        attributes = {"guid": item.guid}
-        if path := self.mounts.get(item.name):
-            attributes["mounted"] = path
-        return Asset(
-            id=self.id(item.name),
-            kind=AssetKind.VOLUME,
-            name=item.name,
-            parent_id=self.id(above) if above else HOST,
-            capabilities=DATASET_CAPABILITIES - refusals.keys(),
-            refusals={**refusals, Capability.DIFF_FILES: "zfs diff leaves out some files: compare by reading both"},
-            attributes=attributes,
-        )
-
-    def _not_exchangeable(self, item: Item, above: str) -> str:
-        if not above:
-            return "it is the root of its pool, which cannot be renamed"
-        if item.name in self._parents:
-            return "other datasets lie in it, which would go with the old one"
-        inherited = self.datasets[above].mountpoint.rstrip("/") + "/" + item.name.rpartition("/")[2]
-        if item.mountpoint != inherited:
-            return "its mountpoint does not come from its name, so that two would want it"
-        return ""
 
 
 class ZfsKind:
@@ -301,7 +211,7 @@ class ZfsKind:
     async def _properties(self, dataset: str) -> dict[str, str]:
         """Return what was set for a dataset itself, which its clone does not inherit. Raises Unsupported."""
         given = ("zfs", "get", "-Hp", "-s", "local,received", "-o", "property,value", "all", dataset)
-        lines = _lines(await self._host.do(f"Reading the properties of {dataset!r}", *given), 2)
+        lines = columns_of(await self._host.do(f"Reading the properties of {dataset!r}", *given), 2)
         found = {key: value for key, value in lines if key not in {CLONE, BEFORE, *_OF_THE_KEY}}
         if "mountpoint" in found:
             raise Unsupported(
@@ -406,10 +316,10 @@ class ZfsKind:
 
     async def _items(self, *arguments: str) -> list[Item]:
         """Return what `zfs list` shows; nothing where what was asked for is not there."""
-        done = await self._host.run(*_LIST, *arguments)
+        done = await self._host.run(*LIST, *arguments)
         if done.code and number(done) == errno.ENOENT:
             return []
-        return [_item(columns) for columns in _lines(done.succeeded(), len(_COLUMNS))]
+        return read_items(done.succeeded())
 
     async def _mounts(self) -> dict[str, str]:
         """Return where datasets are mounted, whatever their property `mountpoint` says (it may be legacy)."""
@@ -478,22 +388,3 @@ def _not_imported(name: str) -> Unavailable:
         f"The pool of {name!r} is not imported",
         next_step="Import it on the host (`zpool import`); or, if it is gone for good, remove the system.",
     )
-
-
-def _lines(text: bytes, columns: int) -> Iterator[list[str]]:
-    """Yield the columns of each line. Raises VendorError for what was cut, or is no such list."""
-    if text and not text.endswith(b"\n"):
-        raise VendorError("zfs ended in the middle of a line", vendor_message=repr(text[-200:]))
-    for line in text.decode("utf-8", "surrogateescape").split("\n")[:-1]:
-        found = line.split("\t")
-        if len(found) != columns:
-            raise VendorError("zfs lists in a form that is not known", vendor_message=repr(line[:200]))
-        yield ["" if item == _NONE else item for item in found]
-
-
-def _item(columns: Sequence[str]) -> Item:
-    name, guid, kind, created, *rest = columns
-    try:
-        return Item(name, guid, kind, int(created), *rest)
-    except ValueError as error:
-        raise VendorError("zfs lists in a form that is not known", vendor_message=repr(created[:200])) from error
