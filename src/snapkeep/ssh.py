@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from snapkeep import addresses
 from snapkeep.model.errors import InvalidInput
 
 try:
@@ -59,3 +60,23 @@ def login(private_key: str | None, passphrase: str | None, password: str | None)
     if password:
         return {"client_keys": None, "agent_path": None, "password": password}
     return {}
+
+
+async def connect(host: str, port: int, seconds: float, **options: Any) -> asyncssh.SSHClientConnection:
+    """Connect to a host whose address is allowed (`snapkeep.addresses`), within `seconds` by TCP.
+
+    Raises InvalidInput, asyncssh.Error, OSError, TimeoutError. Whoever gives up leaves no socket behind.
+    """
+    opened = await addresses.connect(host, port, seconds)
+    taken = False
+
+    class Client(asyncssh.SSHClient):
+        def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+            nonlocal taken
+            taken = True
+
+    try:
+        return await asyncssh.connect(host, port, sock=opened, client_factory=Client, **options)
+    finally:
+        if not taken:  # asyncssh closes only what it has begun to use, and reads keys and files before that
+            opened.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -202,6 +203,27 @@ async def test_a_lost_connection_is_made_again(server: SshServer) -> None:
     with pytest.raises(Unavailable, match="was lost during sleep 30"):
         await running
     await commands.close()
+
+
+async def test_whoever_gives_up_while_it_connects_leaves_no_socket(server: SshServer, tmp_path: Path) -> None:
+    before = sockets()
+    os.mkfifo(tmp_path / "key")
+    commands = over(server, client_keys=[str(tmp_path / "key")])
+    task = asyncio.ensure_future(commands.run(Command.of("true")))
+    with await asyncio.to_thread(open, tmp_path / "key", "wb"):  # now it reads the key, connected already
+        (tmp_path / "key").unlink()
+        assert sockets() == before + 1
+        task.cancel()
+        await asyncio.wait({task})
+        assert sockets() == before
+
+
+def sockets() -> int:
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found += entry.readlink().name.startswith("socket:")
+    return found
 
 
 async def test_by_another_host(server: SshServer) -> None:

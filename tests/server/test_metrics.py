@@ -23,6 +23,7 @@ from tests.support.postgres import Postgres
 
 from snapkeep import __version__
 from snapkeep.model.errors import Conflict, VendorError
+from snapkeep.operations import metrics
 from snapkeep.server.metrics import KEPT_SECONDS, serve_metrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -281,10 +282,14 @@ def test_a_takeover_is_counted_and_told_once(on_postgres: Installation, tmp_path
 
 
 def test_a_worker_without_api_serves_its_counts_on_loopback() -> None:
+    reason = {"reason": "database_away"}
+    before = metrics.REGISTRY.get_sample_value("snapkeep_retries_total", reason)
+    assert before is not None
+    metrics.retried("database_away")
     with serve_metrics(0) as port:
         shown = Scrape(httpx2.get(f"http://127.0.0.1:{port}/metrics").text)
         assert shown.value("build_info", version=__version__) == 1
-        assert shown.value("retries_total", reason="database_away") == 0
+        assert shown.value("retries_total", **reason) == before + 1
         assert shown.all("retries_total").keys() == {
             (("reason", reason),) for reason in ("system_unavailable", "request_repeated", "database_away")
         }

@@ -27,7 +27,7 @@ from snapkeep.plugin.commands import (
     as_run,
     require_sudo,
 )
-from snapkeep.ssh import CONNECT_SECONDS, connection_options
+from snapkeep.ssh import CONNECT_SECONDS, connect, connection_options
 
 import asyncssh  # isort: skip - snapkeep.ssh says what to install where it is missing
 
@@ -151,21 +151,13 @@ class SshCommands:
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         where = self._where
-        way: dict[str, Any]
+        user = {"username": where.user} if where.user else {}
+        options = {**connection_options(30.0), **user, **where.options}
         try:
             if where.jump:  # the host's own address is looked up behind it
                 await addresses.require_host(first_hop(where.jump), 22)
-                way = {"tunnel": where.jump}
-            else:
-                way = {"sock": await addresses.connect(where.host, where.port, CONNECT_SECONDS)}
-            return await asyncssh.connect(
-                where.host,
-                where.port,
-                **connection_options(30.0),
-                **({"username": where.user} if where.user else {}),
-                **way,
-                **where.options,
-            )
+                return await asyncssh.connect(where.host, where.port, tunnel=where.jump, **options)
+            return await connect(where.host, where.port, CONNECT_SECONDS, **options)
         except (asyncssh.Error, OSError, TimeoutError) as error:
             raise self._translated(error, f"{self.host} cannot be reached by SSH") from error
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from snapkeep import addresses
 from snapkeep.model.errors import (
     AuthenticationFailed,
     Conflict,
@@ -24,7 +23,7 @@ from snapkeep.model.errors import (
     Unavailable,
 )
 from snapkeep.repository.backends import NAME, FileKind
-from snapkeep.ssh import CONNECT_SECONDS, connection_options, login, trust
+from snapkeep.ssh import CONNECT_SECONDS, connect, connection_options, login, trust
 
 import asyncssh  # isort: skip - snapkeep.ssh says what to install where it is missing
 
@@ -246,8 +245,7 @@ class SftpBackend:
         async with self._connecting:
             if self._client is None:
                 seconds = min(self._timeout, CONNECT_SECONDS)
-                opened = await addresses.connect(self._host, self._options["port"], seconds)
-                connection = await asyncssh.connect(self._host, sock=opened, **self._options)
+                connection = await connect(self._host, seconds=seconds, **self._options)
                 try:
                     self._client = await connection.start_sftp_client()
                 except BaseException:
