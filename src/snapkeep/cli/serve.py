@@ -13,6 +13,7 @@ DataDirectory = Annotated[Path | None, Parameter(env_var="SNAPKEEP_DATA_DIR")]
 DatabaseUrlFile = Annotated[Path | None, Parameter(env_var="SNAPKEEP_DATABASE_URL_FILE")]
 SecretKeyFile = Annotated[Path | None, Parameter(env_var="SNAPKEEP_SECRET_KEY_FILE")]
 Queues = Annotated[str | None, Parameter(env_var="SNAPKEEP_QUEUES")]
+Programs = Annotated[Path | None, Parameter(env_var="SNAPKEEP_PROGRAMS")]
 LogFormat = Annotated[Literal["text", "json"] | None, Parameter(env_var="SNAPKEEP_LOG_FORMAT")]
 
 worker_app = App(name="worker", help="Run a worker beside the server; list the workers.")
@@ -27,6 +28,7 @@ def serve(
     secret_key_file: SecretKeyFile = None,
     name: str | None = None,
     queues: Queues = None,
+    programs: Programs = None,
     work: Annotated[bool | None, Parameter(env_var="SNAPKEEP_WORK", negative="--no-work")] = None,
     tls: Annotated[bool | None, Parameter(env_var="SNAPKEEP_TLS", negative="--no-tls")] = None,
     tls_names: Annotated[str | None, Parameter(env_var="SNAPKEEP_TLS_NAMES")] = None,
@@ -56,6 +58,8 @@ def serve(
         Name of the server among the workers; default: serve.
     queues
         Queues whose operations it runs, separated by commas; default: default.
+    programs
+        Directory of the programs that may be named to run before and after a snapshot; default: none are run.
     work
         Whether it runs operations itself; otherwise workers must.
     tls
@@ -83,6 +87,7 @@ def serve(
             secret_key_file=secret_key_file,
             name=name,
             queues=queues,
+            programs=programs,
             work=work,
             tls=tls,
             tls_names=tls_names,
@@ -99,6 +104,7 @@ def run_worker(
     *,
     name: Annotated[str | None, Parameter(env_var="SNAPKEEP_NAME")] = None,
     queues: Queues = None,
+    programs: Programs = None,
     data_dir: DataDirectory = None,
     database_url_file: DatabaseUrlFile = None,
     secret_key_file: SecretKeyFile = None,
@@ -113,6 +119,8 @@ def run_worker(
         Its name: another one for each worker. Started again under its name, it goes on with what it left.
     queues
         Queues whose operations it runs, separated by commas; default: default.
+    programs
+        Directory of the programs that may be named to run before and after a snapshot; default: none are run.
     data_dir
         Where the secret key is; default: ~/.local/share/snapkeep.
     database_url_file
@@ -134,6 +142,7 @@ def run_worker(
         WorkerProcessSettings.read(
             name=name,
             queues=queues,
+            programs=programs,
             data_dir=data_dir,
             database_url_file=database_url_file,
             secret_key_file=secret_key_file,

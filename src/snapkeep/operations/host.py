@@ -20,6 +20,8 @@ class Host:
     directory: Path
     readers: int = 16
     """Files that a backup reads at once."""
+    programs: Path | None = None
+    """Directory of the programs that operations may run here; None: they run none."""
     references: References = field(default_factory=References, repr=False, compare=False)
     """How this machine gets secrets that are elsewhere."""
     keys: KeyRing = field(default_factory=KeyRing, repr=False, compare=False)

@@ -118,6 +118,11 @@ class ProcessSettings(BaseSettings):
         max_length=253,
         description="Address under which systems know this machine as a backup host: exports are opened to it.",
     )
+    programs: Path | None = Field(
+        default=None,
+        description="Directory of the programs that may be named to run before and after a snapshot, on this machine. "
+        "Default: none are run.",
+    )
     operation_seconds: float = Field(
         default=21_600,
         gt=0,
@@ -260,6 +265,7 @@ class ProcessSettings(BaseSettings):
                 address=self.host_address,
                 directory=self.data_dir.absolute(),
                 readers=self.backup_readers,
+                programs=self.programs.absolute() if self.programs is not None else None,
                 references=self.references(),
             ),
             limits=Limits(
