@@ -20,6 +20,7 @@ from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.identities import Identities
 from snapkeep.catalog.inventory import Inventory
 from snapkeep.catalog.key_sources import KeySource
+from snapkeep.catalog.late_assets import LateAssets
 from snapkeep.catalog.logins import Logins
 from snapkeep.catalog.notes import derived_key, require_key, root_key
 from snapkeep.catalog.operations import Operations
@@ -29,6 +30,8 @@ from snapkeep.catalog.policy_points import PolicyPoints
 from snapkeep.catalog.policy_runs import PolicyRuns
 from snapkeep.catalog.protections import Protections
 from snapkeep.catalog.providers import Providers
+from snapkeep.catalog.report_figures import ReportFigures
+from snapkeep.catalog.report_schedules import ReportSchedules
 from snapkeep.catalog.repositories import Repositories
 from snapkeep.catalog.sealing import Sealing
 from snapkeep.catalog.secrets import SecretBox
@@ -60,13 +63,16 @@ class Catalog:
         self.logins = Logins(database, box)
         self.answers = Answers(database)
         self.protections = Protections(database)
-        self.policies = Policies(database)
+        self.policies = Policies(database, outbox)
         self.policy_runs = PolicyRuns(database)
         self.policy_points = PolicyPoints(database)
         self.approvals = Approvals(database, outbox)
         self.cooling = CoolingTime(database, outbox)
         self.channels = Channels(database, box, outbox)
         self.deliveries = Deliveries(database, outbox)
+        self.late_assets = LateAssets(database, outbox)
+        self.report_schedules = ReportSchedules(database, outbox)
+        self.report_figures = ReportFigures(database)
 
     def behind(self, fence: Fence) -> Catalog:
         """Return the same catalog for one step of an operation: it writes only while the fence holds."""

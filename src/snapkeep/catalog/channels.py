@@ -131,10 +131,16 @@ class Channels:
         return await self.get(record.id)
 
     async def remove(self, record: ChannelRecord, *, by: str) -> None:
-        """Forget a channel, and what waits for it; the others are told."""
-        async with self._database.begin() as connection:
-            await connection.execute(delete(channels).where(channels.c.id == record.id))
-            await self._outbox.put(connection, _changed(record, "removed", by))
+        """Forget a channel, and what waits for it; the others are told. Raises Conflict while reports go over it."""
+        try:
+            async with self._database.begin() as connection:
+                await connection.execute(delete(channels).where(channels.c.id == record.id))
+                await self._outbox.put(connection, _changed(record, "removed", by))
+        except IntegrityError as error:
+            raise Conflict(
+                f"Reports are sent over the channel {record.name!r}",
+                next_step="Remove them first: see `snapkeep report schedule list`.",
+            ) from error
         self._outbox.wake()
 
     # -- how it goes -------------------------------------------------------------------------------------------------

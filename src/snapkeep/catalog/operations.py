@@ -135,7 +135,7 @@ class Operations:
             beginning = operations.c.id.between(operation_id, f"{operation_id}\x7f")
             query = select(operations).where(beginning).limit(2)
         if visible is not ALL_VISIBLE:
-            query = query.where(_is_visible(visible))
+            query = query.where(is_visible_operation(visible))
         async with self._database.connect() as connection:
             rows = (await connection.execute(query)).all()
         if not rows:
@@ -164,7 +164,7 @@ class Operations:
         visible: Visible = ALL_VISIBLE,
     ) -> Listed[OperationRecord]:
         """Return operations, by `OPERATION_ORDERS`; asked for from `since` on, before `until`."""
-        query = select(operations).where(_is_visible(visible))
+        query = select(operations).where(is_visible_operation(visible))
         query = query.where(operations.c.system_name == system) if system is not None else query
         query = query.where(operations.c.kind.in_(kinds)) if kinds else query
         query = query.where(operations.c.state.in_([state.value for state in states])) if states else query
@@ -394,8 +394,11 @@ class Operations:
             return (await connection.execute(delete(operations).where(operations.c.ended_at < before))).rowcount
 
 
-def _is_visible(visible: Visible) -> ColumnElement[bool]:
-    """What works on a repository has `repository:` and its name in place of a system's: it is seen by its asset's."""
+def is_visible_operation(visible: Visible) -> ColumnElement[bool]:
+    """Return the condition under which an operation is visible.
+
+    What works on a repository has `repository:` and its name in place of a system's: it is seen by its asset's.
+    """
     name = operations.c.system_name
     works_on_repository = name.startswith(REPOSITORY)
     of_asset = select(systems.c.id).join(assets).where(assets.c.id == operations.c.asset_id)

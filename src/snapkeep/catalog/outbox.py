@@ -54,6 +54,12 @@ class Outbox:
         rows = [row_of(row.id, notice, self._server, now) for row in wanted]
         await connection.execute(insert(deliveries), rows)
 
+    async def put_to(self, connection: AsyncConnection, channel_id: str, notice: Notice, now: datetime) -> str:
+        """Have this told over one channel, whatever it wants; return the id of the delivery. Else as `put`."""
+        row = row_of(channel_id, notice, self._server, now)
+        await connection.execute(insert(deliveries).values(row))
+        return str(row["id"])
+
     async def tell(self, notice: Notice, *, quiet: timedelta | None = None) -> None:
         """Have this told, in a transaction of its own."""
         async with self._database.begin() as connection:

@@ -12,9 +12,11 @@ from sqlalchemy.exc import IntegrityError
 
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.observed_time import ObservedTime
+from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.paging import ALL, Listed, Orders, Paging, Sort
 from snapkeep.catalog.tables import policies, policy_positions
 from snapkeep.model.errors import Conflict, NotFound
+from snapkeep.model.notifications import Event, Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,11 @@ class PolicyRecord:
 
 
 class Policies:
-    """The policies."""
+    """The policies. Of each change people are told `by` whom it was."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
         self._time = ObservedTime(database)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -68,7 +71,15 @@ class Policies:
 
     # -- changing ----------------------------------------------------------------------------------------------------
     async def add(
-        self, policy_id: str, *, name: str, text: str, document: dict[str, Any], now: datetime, cooling: timedelta
+        self,
+        policy_id: str,
+        *,
+        name: str,
+        text: str,
+        document: dict[str, Any],
+        now: datetime,
+        cooling: timedelta,
+        by: str = "",
     ) -> PolicyRecord:
         """Store a policy, enabled. Raises Conflict when the name is taken."""
         values = {
@@ -85,8 +96,10 @@ class Policies:
             async with self._database.begin() as connection:
                 seen = await self._time.held(connection)
                 await connection.execute(insert(policies).values(**values, deletes_from=seen + cooling))
+                await self._outbox.put(connection, _told(name, "added", by))
         except IntegrityError as error:
             raise Conflict(f"There is a policy {name!r} already", next_step="Read it, and change it.") from error
+        self._outbox.wake()
         return await self.get(name)
 
     async def change(
@@ -98,6 +111,7 @@ class Policies:
         begun_anew: Collection[str],
         now: datetime,
         cooling: timedelta,
+        by: str = "",
     ) -> PolicyRecord:
         """Store another text. `begun_anew`: steps that are due at other times from now on. Raises Conflict when
         somebody has changed it since it was read."""
@@ -114,9 +128,13 @@ class Policies:
             anew = policy_positions.c.step.in_(list(begun_anew))
             await connection.execute(delete(policy_positions).where(mine, anew))
             await connection.execute(update(policy_positions).where(mine).values(look_at=now))
+            await self._outbox.put(connection, _told(record.name, "changed", by))
+        self._outbox.wake()
         return await self.get(record.name)
 
-    async def enable(self, record: PolicyRecord, enabled: bool, *, now: datetime, cooling: timedelta) -> PolicyRecord:
+    async def enable(
+        self, record: PolicyRecord, enabled: bool, *, now: datetime, cooling: timedelta, by: str = ""
+    ) -> PolicyRecord:
         """Let it run, or not. What is enabled again begins with what is due then. Raises Conflict as `change`."""
         async with self._database.begin() as connection:
             seen = await self._time.held(connection)
@@ -127,14 +145,18 @@ class Policies:
             if not changed.rowcount:
                 raise _changed(record)
             await connection.execute(delete(policy_positions).where(policy_positions.c.policy_id == record.id))
+            await self._outbox.put(connection, _told(record.name, "enabled" if enabled else "disabled", by))
+        self._outbox.wake()
         return await self.get(record.name)
 
-    async def remove(self, record: PolicyRecord) -> None:
+    async def remove(self, record: PolicyRecord, *, by: str = "") -> None:
         """Remove a policy. What it has made stays, and is deleted by no policy any more. Raises Conflict."""
         same = (policies.c.id == record.id) & (policies.c.revision == record.revision)
         async with self._database.begin() as connection:
             if not (await connection.execute(delete(policies).where(same))).rowcount:
                 raise _changed(record)
+            await self._outbox.put(connection, _told(record.name, "removed", by))
+        self._outbox.wake()
 
     # -- retention ---------------------------------------------------------------------------------------------------
     async def take_retention(self, policy_id: str, pause: timedelta, now: datetime) -> PolicyRecord | None:
@@ -158,6 +180,18 @@ POLICY_ORDERS = Orders[PolicyRecord](
 
 def _changed(record: PolicyRecord) -> Conflict:
     return Conflict(f"Somebody has changed the policy {record.name!r} meanwhile", next_step="Read it again.")
+
+
+def _told(name: str, change: str, by: str) -> Notice:
+    seeing = "list" if change == "removed" else f"show {name}"
+    return Notice(
+        event=Event.POLICY_CHANGED,
+        message=f"The policy {name} was {change}{f' by {by}' if by else ''}",
+        next_step=f"See whether that was meant: `snapkeep policy {seeing}`.",
+        subject=name,
+        actor=by,
+        details={"change": change},
+    )
 
 
 def _record(row: Any) -> PolicyRecord:

@@ -612,3 +612,48 @@ policy_runs = Table(
     Index(None, "asset_id", "snapshot_name"),
     Index(None, "state", "claimed_at"),
 )
+
+# Assets of which the last good recovery point is older than a policy promises, since when that is seen.
+late_assets = Table(
+    "late_assets",
+    metadata,
+    Column("asset_id", ExactText(36), ForeignKey("assets.id", ondelete="CASCADE"), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+    # Whether people were told of it: of several servers, one does.
+    Column("told", Boolean, nullable=False),
+)
+
+# Reports that are sent when they are due.
+report_schedules = Table(
+    "report_schedules",
+    metadata,
+    _id(),
+    Column("name", ExactText(63), nullable=False, unique=True),
+    Column("report", ExactText(16), nullable=False),
+    Column("form", ExactText(16), nullable=False),
+    Column("cron", ExactText(255), nullable=False),
+    Column("timezone", ExactText(63), nullable=False),
+    # How long the period is that ends when it is due.
+    Column("seconds", BigInteger, nullable=False),
+    # Name of the only system that it is about; null: all.
+    Column("system", ExactText(63)),
+    # A channel stays as long as reports go over it.
+    Column("channel_id", ExactText(36), ForeignKey("channels.id"), nullable=False),
+    Column("made_by", ExactText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    # Whoever sends it moves this on in the transaction that writes to the outbox.
+    Column("due_at", UtcDateTime, nullable=False, index=True),
+    Column("fired_at", UtcDateTime),
+    # Why the last one was not sent; empty: it was.
+    Column("note", ExactText, nullable=False),
+)
+
+# A file that goes with a delivery, always the same.
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("delivery_id", ExactText(36), ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", ExactText(255), nullable=False),
+    Column("media_type", ExactText(63), nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)

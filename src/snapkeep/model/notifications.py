@@ -28,6 +28,10 @@ class Event(StrEnum):
     AUDIT_DAMAGED = "audit.damaged"
     PROTECTION_CHANGED = "protection.changed"
     CHANNEL_CHANGED = "channel.changed"
+    PROTECTION_MISSED = "protection.missed"
+    PROTECTION_RECOVERED = "protection.recovered"
+    POLICY_CHANGED = "policy.changed"
+    RETENTION_REFUSED = "retention.refused"
 
 
 MEANINGS: Mapping[Event, tuple[str, str]] = {
@@ -50,6 +54,19 @@ MEANINGS: Mapping[Event, tuple[str, str]] = {
         "enabled; needed, hours and actions, or limit and hours",
     ),
     Event.CHANNEL_CHANGED: ("A channel was changed, turned off or removed; told over the others.", "change"),
+    Event.PROTECTION_MISSED: (
+        "The last good recovery point of an asset is older than its policies promise; told once.",
+        "policies, rpo, last_good, last_good_at",
+    ),
+    Event.PROTECTION_RECOVERED: (
+        "An asset of which that was told is protected again as promised.",
+        "policies, rpo, last_good, last_good_at",
+    ),
+    Event.POLICY_CHANGED: ("A policy was added, changed, enabled, disabled or removed.", "change"),
+    Event.RETENTION_REFUSED: (
+        "Retention would delete more than `delete_at_most`, and waits for a person; told once a day for each policy.",
+        "assets, points, most",
+    ),
 }
 """What each event means, and what is in its details."""
 
@@ -62,6 +79,9 @@ class OwnEvent(StrEnum):
     SUMMARY = "notification.summary"
     """More happened than one channel is told of one by one. Details: `count`, `events`, `systems`, `first_at`,
     `last_at`."""
+    REPORT = "notification.report"
+    """A report that was asked for on this channel alone; it is attached. Details: `report`, `schedule`, `from`, `to`,
+    `left_out`."""
 
 
 class ChannelKind(StrEnum):

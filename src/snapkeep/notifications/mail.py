@@ -17,6 +17,7 @@ from email.utils import format_datetime
 
 from snapkeep import addresses
 from snapkeep.catalog.deliveries import DeliveryRecord
+from snapkeep.catalog.report_schedules import Attachment
 from snapkeep.model.notifications import one_line
 from snapkeep.notifications.message import SEND_SECONDS, Outcome, Target
 from snapkeep.notifications.trust import explained, trust
@@ -37,8 +38,10 @@ class Refused(Exception):
         super().__init__(f"{step}: {code} {text.decode('utf-8', 'replace')}")
 
 
-def message_of(target: Target, delivery: DeliveryRecord, recipients: Sequence[str]) -> EmailMessage:
-    """Return the message. What is told cannot end a header: each text is one line."""
+def message_of(
+    target: Target, delivery: DeliveryRecord, recipients: Sequence[str], file: Attachment | None = None
+) -> EmailMessage:
+    """Return the message, always the same. What is told cannot end a header: each text is one line."""
     data = delivery.data
     server = str(data["server"])
     message = EmailMessage(policy=SMTP)
@@ -50,6 +53,11 @@ def message_of(target: Target, delivery: DeliveryRecord, recipients: Sequence[st
     message["Auto-Submitted"] = "auto-generated"
     message["X-Snapkeep-Event"] = delivery.event
     message.set_content("\n".join(_lines(delivery)) + "\n")
+    if file is not None:
+        kind, _, form = file.media_type.partition("/")
+        charset = {"charset": "utf-8"} if kind == "text" else {}
+        message.add_attachment(file.content, maintype=kind, subtype=form, filename=file.name, params=charset)
+        message.set_boundary(f"snapkeep-{delivery.id}")
     return message
 
 
@@ -77,9 +85,9 @@ def _text(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-async def send(target: Target, delivery: DeliveryRecord, threads: Executor) -> Outcome:
-    """Send once. Raises InvalidInput for settings that cannot be used."""
-    connection = _Connection(target)
+async def send(target: Target, delivery: DeliveryRecord, threads: Executor, file: Attachment | None = None) -> Outcome:
+    """Send once, with a file if there is one. Raises InvalidInput for settings that cannot be used."""
+    connection = _Connection(target, file)
     work = asyncio.get_running_loop().run_in_executor(threads, connection.send, delivery)
     try:
         async with asyncio.timeout(SEND_SECONDS):
@@ -99,8 +107,9 @@ def _looked_at(work: asyncio.Future[Outcome]) -> None:
 class _Connection:
     """One conversation with a server; another thread may cut it off."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, file: Attachment | None) -> None:
         self._target = target
+        self._file = file
         self._socket: socket.socket | None = None
         self._is_cut = False
 
@@ -176,7 +185,7 @@ class _Connection:
         if len(refused) == len(recipients):
             return Outcome.retry(reasons, left=later) if later else Outcome.never(reasons)
         accepted = [one for one in recipients if one not in refused]
-        code, text = server.data(message_of(self._target, delivery, recipients).as_bytes())
+        code, text = server.data(message_of(self._target, delivery, recipients, self._file).as_bytes())
         if code not in _OK:
             return _refusal(Refused("message", code, text))
         if later:

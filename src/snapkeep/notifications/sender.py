@@ -152,7 +152,8 @@ class Sender:
             target = Target(await self._references.resolve({**channel.settings, **secrets}))
             if channel.kind is ChannelKind.WEBHOOK:
                 return await webhook.send(target, delivery, self._clock.now())
-            return await mail.send(target, delivery, self._threads)
+            file = await self._catalog.report_schedules.attachment(delivery.id)
+            return await mail.send(target, delivery, self._threads, file)
         except SnapkeepError as error:
             return Outcome.retry(error.message)
         except Exception as error:

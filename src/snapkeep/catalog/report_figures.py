@@ -1,0 +1,55 @@
+"""Numbers for reports, counted by the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, select
+
+from snapkeep.catalog.fencing import Database
+from snapkeep.catalog.operations import is_visible_operation
+from snapkeep.catalog.records import OperationState
+from snapkeep.catalog.tables import operations
+from snapkeep.model.access import Visible
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which operations: those that were asked for from `since` on, before `until`."""
+
+    since: datetime
+    until: datetime
+    system: str | None
+    """Name of the only system; None: all."""
+    visible: Visible
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """Return it as a condition."""
+        mine = [operations.c.created_at >= self.since, operations.c.created_at < self.until]
+        mine += [operations.c.system_name == self.system] if self.system is not None else []
+        return and_(is_visible_operation(self.visible), *mine)
+
+
+class ReportFigures:
+    """The numbers."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def operations(self, asked: Asked) -> Sequence[tuple[str, OperationState, int]]:
+        """Return the kinds and states of operations, and how many of each there are."""
+        keys = (operations.c.kind, operations.c.state)
+        query = select(*keys, func.count()).where(asked.condition).group_by(*keys).order_by(*keys)
+        async with self._database.connect() as connection:
+            return [(kind, OperationState(state), count) for kind, state, count in await connection.execute(query)]
+
+    async def bytes_added(self, asked: Asked) -> int:
+        """Return how many bytes backups have added to their repositories."""
+        added = cast(operations.c.result[("counts", "bytes_added")].as_string(), BigInteger)
+        done = and_(operations.c.kind == "backup", operations.c.state == OperationState.SUCCEEDED.value)
+        query = select(func.coalesce(func.sum(added), 0)).where(asked.condition, done)
+        async with self._database.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
