@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -71,33 +70,6 @@ class World:
 
     def dues(self, number: int = 0) -> list[datetime]:
         return [due for due, _ in self.ran[number]]
-
-
-def hours(begin: datetime, end: datetime) -> Iterator[datetime]:
-    """Give each full hour, counted by the seconds since 1970."""
-    first = int(begin.timestamp()) // 3600 + 1
-    for number in range(first, int(end.timestamp()) // 3600 + 1):
-        yield datetime.fromtimestamp(number * 3600, UTC)
-
-
-def test_a_year_of_hours_for_many_assets_with_a_week_away_and_a_clock_set_back() -> None:
-    world = World(policy(jitter="20m"), assets=100)
-    world.begin(START)
-    away, back = START + timedelta(days=90), START + timedelta(days=97)
-    world.run(START, away, 20 * MINUTE)
-    world.run(back, START + timedelta(days=200), 20 * MINUTE)
-    world.run(START + timedelta(days=199), START + YEAR, 20 * MINUTE)  # the clock was set back by a day
-    end = START + YEAR
-    for number, delay in enumerate(world.delays):
-        # each hour of the year once, but of those of the week only the last; one whose time has not quite come waits
-        before = list(hours(START, away - delay))
-        after = list(hours(back - delay, end - delay))
-        missed = list(hours(away - delay, back - delay))[-1:]
-        assert world.dues(number) == before + missed + after
-        assert len(set(world.dues(number))) == len(world.ran[number])
-        late = [ran - due - delay for due, ran in world.ran[number] if due not in missed]
-        assert all(timedelta(0) <= by < HOUR for by in late if by < timedelta(days=1))
-    assert len({ran for one in world.ran for _, ran in one[:1]}) > 1, "they do not all begin in the same second"
 
 
 def test_fixed_times_come_once_on_every_day_also_when_the_clocks_change() -> None:

@@ -58,6 +58,7 @@ def plan_asset(points: Iterable[Point], policy: Policy, zone: Zone) -> list[Item
     `points`: all recovery points of the asset, whoever made them. `zone`: of the policy.
     """
     rules = {step.name: step.keep for step in policy.steps}
+    over = {name: f"older than all that {keep.summary} keeps" for name, keep in rules.items()}
     newest_first = sorted(points, key=lambda point: (point.taken, point.id), reverse=True)
     verdicts: dict[str, Iterator[tuple[str, ...]]] = {}
     for name, keep in rules.items():
@@ -73,7 +74,7 @@ def plan_asset(points: Iterable[Point], policy: Policy, zone: Zone) -> list[Item
         elif reasons := (*next(verdicts[point.step]), *point.kept_by):
             items.append(Item(point, False, "; ".join(reasons)))
         else:
-            items.append(Item(point, True, f"older than all that {rules[point.step].summary} keeps"))
+            items.append(Item(point, True, over[point.step]))
     return _with_the_last(items)
 
 

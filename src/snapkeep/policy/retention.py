@@ -79,8 +79,8 @@ def judge(moments: Iterable[int], keep: Keep, zone: Zone) -> Iterator[tuple[str,
             reasons.append(f"within {words(keep.within)}")
         if periods:
             local = zone.local(moment)
-            reasons.extend(filter(None, [period.take(moment, local) for period in periods]))
-            if any(period.is_over for period in periods):
+            if found := [reason for period in periods if (reason := period.take(moment, local))]:
+                reasons += found
                 periods = [period for period in periods if not period.is_over]
         yield tuple(reasons)
 
