@@ -53,10 +53,13 @@ async def draft(catalog: Catalog, name: str, text: str) -> Draft:
     return Draft(found[0], notes, under)
 
 
-async def apply(catalog: Catalog, clock: Clock, known: PolicyRecord | None, wanted: Draft) -> PolicyRecord:
-    """Store it. Nothing changes, not even the time from which on it deletes, where the text is the same.
+async def apply(
+    catalog: Catalog, clock: Clock, known: PolicyRecord | None, wanted: Draft, by: str = ""
+) -> PolicyRecord:
+    """Store it, and have it told by whom.
 
-    Raises Conflict when somebody has changed it since it was read.
+    Nothing changes, not even the time from which on it deletes, where the text is the same. Raises Conflict when
+    somebody has changed it since it was read.
     """
     policy, text = wanted.written.policy, wanted.written.text
     document = policy.model_dump(mode="json")
@@ -65,12 +68,18 @@ async def apply(catalog: Catalog, clock: Clock, known: PolicyRecord | None, want
         if len(await catalog.policies.find()) >= MOST_POLICIES:
             raise InvalidInput(f"There are {MOST_POLICIES} policies already", next_step="Remove one, or join some.")
         return await catalog.policies.add(
-            clock.new_id(), name=policy.name, text=text, document=document, now=clock.now(), cooling=cooling
+            clock.new_id(), name=policy.name, text=text, document=document, now=clock.now(), cooling=cooling, by=by
         )
     if known.text == text:
         return known
     return await catalog.policies.change(
-        known, text=text, document=document, begun_anew=_begun_anew(known, policy), now=clock.now(), cooling=cooling
+        known,
+        text=text,
+        document=document,
+        begun_anew=_begun_anew(known, policy),
+        now=clock.now(),
+        cooling=cooling,
+        by=by,
     )
 
 

@@ -1,4 +1,4 @@
-"""Running policies beside a server: what is due, and retention."""
+"""Running policies beside a server: what is due, retention, and watching what is covered."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from snapkeep.policy.asks import AsksOperations
 from snapkeep.policy.pruning import DeletesReally, Pruner
 from snapkeep.policy.retaining import Retaining
 from snapkeep.policy.runner import Runner
+from snapkeep.policy.watching import Watcher
 
 
 @asynccontextmanager
-async def running_policies(catalog: Catalog, parts: Opened, clock: Clock) -> AsyncIterator[None]:
-    """Run the policies of a catalog as long as this runs."""
+async def running_policies(catalog: Catalog, parts: Opened, clock: Clock) -> AsyncIterator[Watcher]:
+    """Run the policies of a catalog as long as this runs; yield who watches what they cover."""
     forgetting = Forgetting(catalog, parts.operations, parts.host, clock)
     runner = Runner(catalog, AsksOperations(catalog, parts.operations), clock)
     retaining = Retaining(catalog, Pruner(catalog, DeletesReally(parts.operations, forgetting), clock), clock)
-    async with runner.running(), retaining.running():
-        yield
+    watcher = Watcher(catalog, clock)
+    async with runner.running(), retaining.running(), watcher.running():
+        yield watcher

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
@@ -16,15 +16,19 @@ from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_points import BACKUP, PointRecord
 from snapkeep.catalog.records import BackupRecord, SnapshotRecord
 from snapkeep.model.errors import Conflict, SnapkeepError
+from snapkeep.model.notifications import Event, Notice
 from snapkeep.operations.asking import Asking
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.forgetting import Forgetting
 from snapkeep.operations.requester import Requester
+from snapkeep.policy.plan import Refused
 from snapkeep.policy.planning import plan_of, plans
 from snapkeep.policy.selecting import Loaded
 
 PAUSE: Final = timedelta(minutes=10)
 """How often retention goes over all that a policy has made."""
+QUIET: Final = timedelta(days=1)
+"""So long nobody is told again that a policy would delete more than it may."""
 _DELETIONS: Final = uuid.UUID("7c2f5e0a-51bb-4b58-9d0c-2a3d5f7b9e21")
 
 log = structlog.get_logger(__name__)
@@ -97,7 +101,9 @@ class Pruner:
         policy = Loaded.of(record).policy
         by = Requester(f"policy:{record.name}", is_operation=True)
         done = Pruned()
+        waiting: list[Refused] = []
         async for plan in plans(self._catalog, policy):
+            waiting += plan.refused
             too_many = {one.step for one in plan.refused}
             for one in plan.refused:
                 log.warning(
@@ -107,8 +113,10 @@ class Pruner:
             going = [one for one in plan.going() if one.step not in too_many]
             if going and not await self._is_the_same(record):  # what it says now counts, and that not at once
                 log.info("the policy was changed; its retention waits", policy=record.name)
-                break
+                return done
             await self._delete(going, by, done)
+        if waiting:
+            await self._catalog.outbox.tell(_refused(record.name, waiting), quiet=QUIET)
         return done
 
     async def _is_the_same(self, record: PolicyRecord) -> bool:
@@ -136,6 +144,20 @@ class Pruner:
             day = f"{record.id} {self._clock.now():%Y-%m-%d}"
             asker = Requester(by.name, str(uuid.uuid5(_DELETIONS, day)), is_operation=True)
         return await self._deletes.delete(await self._catalog.inventory.snapshot(record.id), asker)
+
+
+def _refused(policy: str, waiting: Sequence[Refused]) -> Notice:
+    """Return what is told of assets and steps of which more would go than a run may delete by itself."""
+    points, most = sum(one.count for one in waiting), waiting[0].most
+    return Notice(
+        event=Event.RETENTION_REFUSED,
+        message=f"Retention of the policy {policy} would delete {points} points: more than {most} of an asset and step",
+        next_step=f"Look at them: `snapkeep policy plan {policy}`. To delete exactly these, give the hash that ends "
+        f"this: `snapkeep policy prune {policy} --plan HASH`.",
+        subject=policy,
+        actor=f"policy:{policy}",
+        details={"assets": len({one.asset_id for one in waiting}), "points": points, "most": most},
+    )
 
 
 def _forgotten(record: PointRecord, by: Requester) -> Entry:

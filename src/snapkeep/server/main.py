@@ -131,7 +131,7 @@ async def _opened(
     async with (
         patiently(opened, settings, clock) as (catalog, parts),
         _sending(catalog, parts, clock) as sender,
-        running_policies(catalog, parts, clock),
+        running_policies(catalog, parts, clock) as watcher,
         tls.watched(tell_address) if tls else nullcontext(),
     ):
         await catalog.protections.end_lost_deletions()
@@ -152,7 +152,7 @@ async def _opened(
                 worker=lambda: parts.membership.identity,
                 takeover_seconds=settings.takeover_seconds,
             ),
-            CatalogMetrics(catalog),
+            CatalogMetrics(catalog, watcher),
             identities,
             SingleSignOn(catalog, identities, clock),
             Rates(settings.requests_per_second, settings.requests_burst, clock.monotonic),

@@ -16,6 +16,7 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.statistics import Figures
 from snapkeep.model.errors import Conflict
 from snapkeep.operations.metrics import REGISTRY
+from snapkeep.policy.watching import Watcher
 from snapkeep.server.health import Shared
 
 KEPT_SECONDS = 10.0
@@ -28,9 +29,10 @@ log = structlog.get_logger(__name__)
 
 
 class CatalogMetrics:
-    """The figures of the catalog as metrics."""
+    """The figures of the catalog as metrics, and what its watcher saw of what is covered."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, watcher: Watcher) -> None:
+        self._watcher = watcher
         self._figures = Shared(catalog.statistics.figures, wait=WAIT_SECONDS, keep=KEPT_SECONDS)
 
     async def text(self) -> bytes:
@@ -42,7 +44,7 @@ class CatalogMetrics:
             log.warning("the catalog gives no figures", reason=f"{type(error).__name__}: {error}")
             families = [_gauge("catalog_up", "Whether the catalog's database answers.", 0)]
         registry = CollectorRegistry()
-        registry.register(_Given(families))
+        registry.register(_Given([*families, *_coverage(self._watcher)]))
         return generate_latest(registry)
 
 
@@ -75,6 +77,25 @@ def _families(figures: Figures) -> list[Metric]:
         _gauge("catalog_bytes", "Size of the catalog in its database.", figures.bytes),
         _gauge("exports_in_force", "Exports by which a backup host may read.", figures.exports_in_force),
         _gauge("oldest_queued_seconds", "Age of the operation that waits longest.", figures.oldest_queued_seconds),
+    ]
+
+
+def _coverage(watcher: Watcher) -> list[Metric]:
+    """Return what was seen last of what is covered: nothing is asked for a scrape. Empty: nothing was seen yet."""
+    seen, age = watcher.seen, watcher.age
+    if seen is None or age is None:
+        return []
+    assets = GaugeMetricFamily("snapkeep_coverage_assets", "Assets by how they are covered.", labels=("state",))
+    for state, number in seen.counts.items():
+        assets.add_metric((state.value,), number)
+    return [
+        assets,
+        _gauge(
+            "coverage_rpo_used_ratio",
+            "Greatest age of a last good recovery point, as a multiple of what its policies promise.",
+            seen.most_of_rpo,
+        ),
+        _gauge("coverage_look_age_seconds", "Since it was looked what is covered.", age),
     ]
 
 

@@ -17,6 +17,7 @@ from snapkeep.policy.plan import Digest
 from snapkeep.policy.planning import plan_of, plans
 from snapkeep.policy.selecting import Loaded
 from snapkeep.server.access import allow
+from snapkeep.server.authentication import Caller
 from snapkeep.server.conditional import Expected, Known, answered, tag_of
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Wanted, wanted
@@ -58,7 +59,7 @@ async def show_policy(name: str, parts: Parts, known: Known) -> Response:
 
 @router.put("/policies/{name}", dependencies=CHANGE, response_model=PolicyOut, responses=WOULD)
 async def apply_policy(
-    name: str, expected: Expected, body: PolicyIn, parts: Parts, dry_run: DryRun = False
+    name: str, expected: Expected, body: PolicyIn, parts: Parts, caller: Caller, dry_run: DryRun = False
 ) -> Response:
     """Store a policy, enabled if it is new; all mistakes of its text are told at once, as `fields`.
 
@@ -70,30 +71,30 @@ async def apply_policy(
     if dry_run:
         what = "change" if known is not None else "add"
         raise Planned(f"{what} the policy {name}", [f"{wanted.assets} assets are under it", *wanted.notes])
-    shown = PolicyOut.of(await apply(parts.catalog, parts.clock, known, wanted))
+    shown = PolicyOut.of(await apply(parts.catalog, parts.clock, known, wanted, caller.name))
     return answered(shown, tag_of(shown))
 
 
 @router.delete("/policies/{name}", status_code=status.HTTP_204_NO_CONTENT, dependencies=CHANGE, responses=WOULD)
-async def remove_policy(name: str, expected: Expected, parts: Parts, dry_run: DryRun = False) -> None:
+async def remove_policy(name: str, expected: Expected, parts: Parts, caller: Caller, dry_run: DryRun = False) -> None:
     """Remove a policy. What it has made stays, and no policy deletes it any more."""
     record = await parts.catalog.policies.get(name)
     expected.require(_tag(record))
     if dry_run:
         raise Planned(f"remove the policy {name}", [name])
-    await parts.catalog.policies.remove(record)
+    await parts.catalog.policies.remove(record, by=caller.name)
 
 
 @router.post("/policies/{name}/enable", dependencies=CHANGE)
-async def enable_policy(name: str, expected: Expected, parts: Parts) -> PolicyOut:
+async def enable_policy(name: str, expected: Expected, parts: Parts, caller: Caller) -> PolicyOut:
     """Let a policy run again, beginning with what is due then. Its retention waits for the cooling time."""
-    return await _enabled(name, True, expected, parts)
+    return await _enabled(name, True, expected, parts, caller.name)
 
 
 @router.post("/policies/{name}/disable", dependencies=CHANGE)
-async def disable_policy(name: str, expected: Expected, parts: Parts) -> PolicyOut:
+async def disable_policy(name: str, expected: Expected, parts: Parts, caller: Caller) -> PolicyOut:
     """Let a policy neither run nor delete anything. What runs already goes on."""
-    return await _enabled(name, False, expected, parts)
+    return await _enabled(name, False, expected, parts, caller.name)
 
 
 # -- what it would do --------------------------------------------------------------------------------------------------
@@ -132,12 +133,13 @@ def _tag(record: PolicyRecord | None) -> str | None:
     return tag_of(PolicyOut.of(record)) if record is not None else None
 
 
-async def _enabled(name: str, enabled: bool, expected: Expected, parts: Context) -> PolicyOut:
+async def _enabled(name: str, enabled: bool, expected: Expected, parts: Context, by: str) -> PolicyOut:
     record = await parts.catalog.policies.get(name)
     expected.require(_tag(record))
     if record.enabled != enabled:
         cooling = timedelta(hours=(await parts.catalog.cooling.get()).hours)
-        record = await parts.catalog.policies.enable(record, enabled, now=parts.clock.now(), cooling=cooling)
+        now = parts.clock.now()
+        record = await parts.catalog.policies.enable(record, enabled, now=now, cooling=cooling, by=by)
     return PolicyOut.of(record)
 
 
