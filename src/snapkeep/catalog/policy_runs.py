@@ -178,16 +178,19 @@ class PolicyRuns:
             return [_run(row) for row in await connection.execute(query)]
 
     async def asked(self, run: RunRecord, snapshot_name: str | None) -> None:
-        """Note that a run was asked for, and under which name its snapshot is made."""
-        await self._end(run, RunState.ASKED, snapshot_name=snapshot_name)
+        """Note that a run was asked for, and under which name its snapshot is made.
+
+        On SQLite a crash of the machine may lose that: then the run is asked for again, under the same id.
+        """
+        await self._end(run, RunState.ASKED, durable=False, snapshot_name=snapshot_name)
 
     async def refused(self, run: RunRecord, reason: str) -> None:
         """Note that a run cannot be."""
         await self._end(run, RunState.REFUSED, reason=reason)
 
-    async def _end(self, run: RunRecord, state: RunState, **values: Any) -> None:
+    async def _end(self, run: RunRecord, state: RunState, *, durable: bool = True, **values: Any) -> None:
         mine = update(policy_runs).where(policy_runs.c.operation_id == run.operation_id)
-        async with self._database.single(durable=True) as connection:
+        async with self._database.single(durable=durable) as connection:
             await connection.execute(mine.values(state=state.value, **values))
 
     async def purge(self, before: datetime) -> None:
