@@ -105,7 +105,7 @@ class RecoveryPoint:
         chosen: list[bytes] = []
         first = at = 0
         for id in ids:
-            size = self._size(id)
+            size = self.size_of(id)
             if at + size > offset and at < end:
                 first = first if chosen else at
                 chosen.append(id)
@@ -115,7 +115,8 @@ class RecoveryPoint:
             yield data[max(0, offset - at) : end - at]
             at += len(data)
 
-    def _size(self, id: bytes) -> int:
+    def size_of(self, id: bytes) -> int:
+        """Return how many bytes of content a blob has. Raises Damaged when it is missing."""
         places = self.repository.locations(BlobType.DATA, id)
         if not places:
             return len(self.repository.load(BlobType.DATA, id))  # not flushed yet, or missing
