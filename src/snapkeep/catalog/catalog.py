@@ -15,6 +15,7 @@ from snapkeep.catalog.channels import Channels
 from snapkeep.catalog.cooling import CoolingTime
 from snapkeep.catalog.database import connect_database, connect_in_thread, open_database
 from snapkeep.catalog.deliveries import Deliveries
+from snapkeep.catalog.drills import Drills
 from snapkeep.catalog.exports import Exports
 from snapkeep.catalog.fencing import Database, Fence
 from snapkeep.catalog.identities import Identities
@@ -55,6 +56,7 @@ class Catalog:
         self.change_lists = ChangeLists(database)
         self.repositories = Repositories(database, box)
         self.backups = Backups(database)
+        self.drills = Drills(database)
         self.workers = Workers(database)
         self.statistics = Statistics(database)
         self.sealing = Sealing(database, box)

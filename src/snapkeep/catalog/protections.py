@@ -199,6 +199,11 @@ class Protections:
             first = begun.values(**values, begun=True, counted=False)
             await connection.execute(first.on_conflict_do_update(index_elements=["id"], set_={"begun": True}))
 
+    async def is_being_deleted(self, subject: Subject) -> bool:
+        """Say whether a deletion of a subject has begun."""
+        async with self._database.connect() as connection:
+            return (await connection.execute(_begun(subject))).first() is not None
+
     async def end_deletion(self, deletion_id: str) -> None:
         """Note that a recovery point was not deleted after all."""
         async with self._database.begin() as connection:

@@ -92,7 +92,8 @@ class Repositories:
         async with self._database.connect() as connection:
             held = count.select_from(backups).where(backups.c.repository_id == repository_id)
             under_way = select(operations.c.request).where(
-                operations.c.kind.in_(("backup", "recover", "check")), operations.c.ended_at.is_(None)
+                operations.c.kind.in_(("backup", "recover", "check", "verify", "drill")),
+                operations.c.ended_at.is_(None),
             )
             requests = (await connection.execute(under_way)).scalars()
             return {

@@ -657,3 +657,28 @@ attachments = Table(
     Column("media_type", ExactText(63), nullable=False),
     Column("content", LargeBinary, nullable=False),
 )
+
+# What verifications and drills of recovery points have found.
+drills = Table(
+    "drills",
+    metadata,
+    Column("operation_id", ExactText(36), primary_key=True),
+    # No foreign keys: what was proved stays when the recovery point, its repository or its system goes.
+    Column("asset_id", ExactText(36), nullable=False),
+    Column("system_name", ExactText(63), nullable=False),
+    Column("asset_name", ExactText, nullable=False),
+    Column("repository_id", ExactText(36), nullable=False),
+    Column("repository_name", ExactText(63), nullable=False),
+    Column("backup_id", ExactText(36), nullable=False),
+    Column("kind", ExactText(16), nullable=False),
+    # All content was looked at; else a sample.
+    Column("whole", Boolean, nullable=False),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("seconds", Float, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("passed", Boolean, nullable=False),
+    # Why it has not passed; empty: it has.
+    Column("reason", ExactText, nullable=False),
+    Index(None, "asset_id", "passed", "at"),
+)
