@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common, Several
+from snapkeep.cli.programs import PROGRAM_SECONDS, After, Before, ProgramSeconds, after_failed, programs_body
 from snapkeep.cli.protection import of_backup
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, part
@@ -44,6 +45,9 @@ def run(
     keep_base: Flag = False,
     quiesce: Quiesce = (),
     quiesce_seconds: Seconds = SECONDS,
+    before: Before = None,
+    after: After = None,
+    program_seconds: ProgramSeconds = PROGRAM_SECONDS,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -68,6 +72,13 @@ def run(
         repeated: they are frozen in this order.
     quiesce_seconds
         How long they are held at the longest; after that the host itself lets them go.
+    before
+        Program that runs before, on the worker that takes the snapshot, by its name in the worker's directory of
+        programs; when it fails, no snapshot is taken.
+    after
+        Program that runs afterwards, also when no snapshot could be taken.
+    program_seconds
+        How long each of them may take; then it is ended.
     wait
         Wait for the end.
     """
@@ -75,7 +86,7 @@ def run(
 
     rest = common.connect()
     found = rest.asset(parse_asset(asset))
-    held = quiesce_body(rest, quiesce, quiesce_seconds)
+    held = quiesce_body(rest, quiesce, quiesce_seconds) | programs_body(before, after, program_seconds)
     body = {"repository": repository, "full": full, "keep_base": keep_base, **held}
     operation = rest.request("POST", f"/assets/{found['id']}/backups", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Backing up {asset}")
@@ -309,6 +320,8 @@ def _tell(result: Json, repository: str) -> None:
     say(f"Backed up {result['snapshot']} into {repository}: recovery point {result['backup_id'][:8]}")
     for sentence in consistency(result):
         say(f"  {sentence}", "yellow" if result.get("consistency_reason") else None)
+    for sentence in after_failed(result):
+        say(f"  {sentence}", "yellow")
     say(f"  mode: {result['mode']}" + (f", because: {result['reason']}" if result["reason"] else ""))
     say(
         f"  files: {counts['files_new']:,} new, {counts['files_changed']:,} changed, "

@@ -73,6 +73,8 @@ class Action(StrEnum):
     OPERATION_CONTROL = "operation.control"
     """Cancel, pause and resume; to retry one needs the action itself."""
     WORKER_READ = "worker.read"
+    PROGRAM_RUN = "program.run"
+    """Name programs of a worker's own, in requests and policies; only for everything, never for a part."""
     METRICS_READ = "metrics.read"
     AUDIT_READ = "audit.read"
     IDENTITY_READ = "identity.read"
@@ -89,6 +91,10 @@ class Action(StrEnum):
     """Channels, and what was told over them."""
     NOTIFICATION_MANAGE = "notification.manage"
     """Add, change, try and remove channels."""
+    REPORT_READ = "report.read"
+    """What is covered, what there is and what was done, in one document; within a scope, what lies in it."""
+    REPORT_SCHEDULE = "report.schedule"
+    """Have reports sent: they show everything, wherever the channel leads."""
 
 
 class ScopeKind(StrEnum):
@@ -229,7 +235,7 @@ def _reads(*more: Action) -> frozenset[str]:
     reads = {
         Action.PLUGIN_READ, Action.SYSTEM_READ, Action.ASSET_READ, Action.SNAPSHOT_READ, Action.EXPORT_READ,
         Action.BACKUP_READ, Action.PROTECTION_READ, Action.REPOSITORY_READ, Action.OPERATION_READ, Action.WORKER_READ,
-        Action.METRICS_READ, Action.POLICY_READ,
+        Action.METRICS_READ, Action.POLICY_READ, Action.REPORT_READ,
     }  # fmt: skip
     return frozenset(reads | set(more))
 

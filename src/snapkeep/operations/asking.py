@@ -28,6 +28,7 @@ from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
+from snapkeep.operations.programs import NO_PROGRAMS, Programs
 from snapkeep.operations.requester import Planned, Requester
 from snapkeep.operations.runner import HANDLERS
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset
@@ -99,11 +100,12 @@ class Asking:
         *,
         quiesce: Sequence[AssetRecord] = (),
         quiesce_seconds: int = QUIESCE_SECONDS,
+        programs: Programs = NO_PROGRAMS,
     ) -> OperationRecord:
         """Take a snapshot. Without a name it gets a unique one that carries our mark.
 
         `quiesce`: assets, of any systems, that are held at a consistent point for it, in this order and at most for
-        so many seconds.
+        so many seconds. `programs` run before and after, on the worker that takes the snapshot.
         """
         if known := await self._known(by):
             return known
@@ -116,7 +118,8 @@ class Asking:
                 next_step="Choose another name, or leave it away.",
             )
         chosen = name or new_snapshot_name(prefix, self._clock.now())
-        request = {"asset_id": asset.id, "name": chosen, **await self._quiesce(system, quiesce, quiesce_seconds)}
+        held = await self._quiesce(system, quiesce, quiesce_seconds)
+        request = {"asset_id": asset.id, "name": chosen, **held, **programs.request}
         return await self._submit("create", system, f"{asset.reference}@{chosen}", request, by)
 
     async def delete(self, snapshot: SnapshotRecord, by: Requester) -> OperationRecord:
@@ -287,11 +290,12 @@ class Asking:
         keep_base: bool,
         quiesce: Sequence[AssetRecord] = (),
         quiesce_seconds: int = QUIESCE_SECONDS,
+        programs: Programs = NO_PROGRAMS,
     ) -> OperationRecord:
         """Make a recovery point of an asset. One that is under way already is returned instead.
 
         `full`: walk everything, whatever the system says has changed. `keep_base`: leave the snapshot of the last one.
-        `quiesce`: as for a snapshot (`create`).
+        `quiesce`, `programs`: as for a snapshot (`create`); they run on the worker of the system, not the repository's.
         """
         if known := await self._known(by):
             return known
@@ -304,6 +308,7 @@ class Asking:
             "full": full,
             "keep_base": keep_base,
             **await self._quiesce(system, quiesce, quiesce_seconds),
+            **programs.request,
         }
         target = f"{asset.reference} into {repository.name}"
         async with self._asking_for_backup:  # two would go on from the same base, which each of them deletes
@@ -347,17 +352,15 @@ class Asking:
     ) -> OperationRecord:
         repository = await self._catalog.repositories.get(backup.repository_id)
         request = {"repository_id": repository.id, "backup_id": backup.id, **request}
-        subject = _Subject.repository(repository)
-        return await self._submit(
-            "recover", subject, f"{backup.reference} to {target}", request, by, asset_id=backup.asset_id
-        )
+        target = f"{backup.reference} to {target}"
+        return await self._on_repository("recover", repository, target, request, by, asset_id=backup.asset_id)
 
     async def check_repository(self, repository: RepositoryRecord, data: str, by: Requester) -> OperationRecord:
         """Check a repository: its structure, and none, a sample or all of its data."""
         if known := await self._known(by):
             return known
         request = {"repository_id": repository.id, "data": data}
-        return await self._submit("check", _Subject.repository(repository), repository.name, request, by)
+        return await self._on_repository("check", repository, repository.name, request, by)
 
     # -- inside ------------------------------------------------------------------------------------------------------
     async def _asset_for(self, snapshot: SnapshotRecord, capability: Capability) -> AssetRecord:
@@ -414,6 +417,18 @@ class Asking:
     ) -> OperationRecord:
         system, full = await self._catalog.systems.get(asset.system_id), {"asset_id": asset.id, **request}
         return await self._submit(kind, system, target, full, by, affects=affects, not_before=not_before)
+
+    async def _on_repository(
+        self,
+        kind: str,
+        repository: RepositoryRecord,
+        target: str,
+        request: dict[str, Any],
+        by: Requester,
+        *,
+        asset_id: str | None = None,
+    ) -> OperationRecord:
+        return await self._submit(kind, _Subject.repository(repository), target, request, by, asset_id=asset_id)
 
     async def _submit(
         self,

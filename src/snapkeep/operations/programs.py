@@ -21,8 +21,9 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -61,6 +62,37 @@ class ProgramResult:
     """The last part of what it wrote, printable: at most `MOST_OUTPUT` bytes of it."""
     seconds: float
     """How long it took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """The programs around a snapshot, by name. Raises InvalidInput for a name or a time that cannot be."""
+
+    before: str | None = None
+    """Runs before the snapshot is asked for; when it fails, none is taken."""
+    after: str | None = None
+    """Runs after that, also when the snapshot could not be taken, or the program before has failed."""
+    seconds: int = SECONDS
+    """How long each of them may take."""
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            require_name(name)
+        if not 1 <= self.seconds <= MOST_SECONDS:
+            raise InvalidInput(f"A program can have 1 to {MOST_SECONDS} seconds, not {self.seconds}")
+
+    @property
+    def names(self) -> list[str]:
+        """Those that are named."""
+        return [name for name in (self.before, self.after) if name is not None]
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What the request of an operation says of them: nothing when none is named."""
+        return {"programs": asdict(self)} if self.names else {}
+
+
+NO_PROGRAMS = Programs()
 
 
 def require_name(name: str) -> str:

@@ -29,6 +29,7 @@ from snapkeep.catalog.records import (
 from snapkeep.model.access import INSTALLATION, Action, Principal, Subject, Visible
 from snapkeep.model.errors import NotFound, PermissionDenied
 from snapkeep.model.protections import ProtectionKind
+from snapkeep.operations.programs import Programs
 from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.four_eyes import require_approval
@@ -73,6 +74,8 @@ BY_KIND = {
     "backup": Action.BACKUP_CREATE,
     "recover": Action.BACKUP_RESTORE,
     "check": Action.REPOSITORY_CHECK,
+    "verify": Action.REPOSITORY_CHECK,
+    "drill": Action.BACKUP_RESTORE,
 }
 """What one must be allowed to ask for an operation, by its kind."""
 
@@ -126,6 +129,12 @@ class Access:
         """Return the assets that are to be held for a snapshot: who may take snapshots of them may hold them."""
         get = self._parts.catalog.inventory.asset
         return [await _found(self, Action.SNAPSHOT_CREATE, AssetRecord, get(found), found) for found in asset_ids]
+
+    async def programs(self, named: Programs) -> Programs:
+        """Return programs that a request names, if the caller may have programs run on workers, which serve all."""
+        if named.names:
+            await self.require(Action.PROGRAM_RUN)
+        return named
 
     async def snapshot(self, snapshot_id: str, action: Action) -> SnapshotRecord:
         """Return a snapshot that a request names, if the action on it is allowed. Raises as `require_on`."""

@@ -27,6 +27,7 @@ from snapkeep.server.schemas import (
     LabelsOut,
     OperationOut,
     Page,
+    ProgramsIn,
     RestoreIn,
     SnapshotIn,
     SnapshotOut,
@@ -105,10 +106,14 @@ async def create_snapshot(
     access: Allowed,
     caller: Asker,
 ) -> OperationOut:
-    """Take a snapshot of an asset, while others are held at a consistent point if so wanted."""
-    quiesce = await access.quiesced(body.quiesce)
+    """Take a snapshot of an asset; hold others at a consistent point, and run programs before and after, if wanted."""
     operation = await parts.operations.create(
-        asset, body.name, caller, quiesce=quiesce, quiesce_seconds=body.quiesce_seconds
+        asset,
+        body.name,
+        caller,
+        quiesce=await access.quiesced(body.quiesce),
+        quiesce_seconds=body.quiesce_seconds,
+        programs=await access.programs(ProgramsIn.named(body.programs)),
     )
     return OperationOut.of(operation)
 

@@ -31,7 +31,7 @@ from snapkeep.server.lists import Name, Part, Since, Until, Wanted, wanted
 from snapkeep.server.once import Single
 from snapkeep.server.parameters import raw_parameter
 from snapkeep.server.requester import WOULD, Asker, Cautious
-from snapkeep.server.schemas import OperationOut, Page
+from snapkeep.server.schemas import OperationOut, Page, ProgramsIn
 from snapkeep.server.schemas_backups import (
     BackupIn,
     BackupOut,
@@ -186,6 +186,7 @@ async def back_up(
         keep_base=body.keep_base,
         quiesce=await access.quiesced(body.quiesce),
         quiesce_seconds=body.quiesce_seconds,
+        programs=await access.programs(ProgramsIn.named(body.programs)),
     )
     return OperationOut.of(operation)
 

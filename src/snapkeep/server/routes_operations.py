@@ -25,6 +25,7 @@ from snapkeep.changes.wire import change_to_dict
 from snapkeep.model.access import Action, Visible
 from snapkeep.model.changes import ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete
+from snapkeep.operations.programs import Programs
 from snapkeep.server.access import BY_KIND, Allowed, allow, listed, on_change_list, on_operation
 from snapkeep.server.authentication import Again, Caller
 from snapkeep.server.context import Parts
@@ -174,6 +175,7 @@ async def retry_operation(
         action = Action.BACKUP_PUT_BACK
     await access.require_on(action, operation)
     await access.quiesced(operation.request.get("quiesce") or ())
+    await access.programs(Programs(**operation.request.get("programs", {})))
     if operation.kind == "backup":
         await access.repository(operation.request["repository_id"], Action.REPOSITORY_USE)
     return OperationOut.of(await parts.operations.retry(operation, caller))

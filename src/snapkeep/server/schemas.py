@@ -19,6 +19,9 @@ from snapkeep.catalog.records import (
 from snapkeep.model.exports import AccessMode
 from snapkeep.model.work import Finding
 from snapkeep.operations.asking import QUIESCE_SECONDS
+from snapkeep.operations.programs import MOST_SECONDS, NO_PROGRAMS, Programs
+from snapkeep.operations.programs import NAME as PROGRAM_NAME
+from snapkeep.operations.programs import SECONDS as PROGRAM_SECONDS
 from snapkeep.plugin.plugin import Plugin
 
 T = TypeVar("T")
@@ -62,7 +65,25 @@ QuiesceIds = Annotated[
     list[str],
     Field(max_length=16, description="Assets of any system that are held at a consistent point for it, in this order."),
 ]
+ProgramName = Annotated[str, Field(pattern=PROGRAM_NAME, description="Name of a file, no path.")]
 QuiesceSeconds = Annotated[int, Field(ge=1, le=600, description="How long they are held at the longest, in seconds.")]
+
+
+class ProgramsIn(In):
+    """Programs of the worker that takes the snapshot: files in the directory with which it was started."""
+
+    before: ProgramName | None = Field(default=None, description="Runs before; when it fails, no snapshot is taken.")
+    after: ProgramName | None = Field(
+        default=None, description="Runs afterwards, also when no snapshot could be taken, or the program before failed."
+    )
+    seconds: int = Field(
+        default=PROGRAM_SECONDS, ge=1, le=MOST_SECONDS, description="How long each may take; then it is ended."
+    )
+
+    @staticmethod
+    def named(body: ProgramsIn | None) -> Programs:
+        """Return them as an operation takes them."""
+        return Programs(**body.model_dump()) if body is not None else NO_PROGRAMS
 
 
 class SystemIn(In):
@@ -101,6 +122,7 @@ class SnapshotIn(In):
     )
     quiesce: QuiesceIds = []
     quiesce_seconds: QuiesceSeconds = QUIESCE_SECONDS
+    programs: ProgramsIn | None = Field(default=None, description="Needs the permission program.run, for everything.")
 
 
 class RestoreIn(In):

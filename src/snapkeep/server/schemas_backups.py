@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 
 from snapkeep.catalog.records import BackupRecord, RepositoryRecord
 from snapkeep.operations.asking import QUIESCE_SECONDS
-from snapkeep.server.schemas import In, Out, QuiesceIds, QuiesceSeconds, SystemName
+from snapkeep.server.schemas import In, Out, ProgramsIn, QuiesceIds, QuiesceSeconds, SystemName
 
 
 class SecretReference(In):
@@ -47,6 +47,7 @@ class BackupIn(In):
     keep_base: bool = Field(default=False, description="Do not delete the snapshot that the backup before was made of.")
     quiesce: QuiesceIds = []
     quiesce_seconds: QuiesceSeconds = QUIESCE_SECONDS
+    programs: ProgramsIn | None = Field(default=None, description="Needs the permission program.run, for everything.")
 
 
 class RecoverIn(In):

@@ -145,7 +145,9 @@ class BackupHandler(Mover):
         left = await tidy(run, backup.snapshot_id, "deport")
         stay = await self._let_bases_go(run, backup)
         snapshot = await run.catalog.inventory.snapshot(backup.snapshot_id)
+        made = await run.ended_part("snapshot") if run.request.get("programs") else None
         return {
+            **({"after_failed": (made.result or {}).get("after_failed")} if made is not None else {}),
             "backup_id": backup.id,
             "consistency": snapshot.consistency,
             "quiesced": list(snapshot.quiesced),

@@ -11,6 +11,7 @@ import structlog
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.operations.kinds.base import played
+from snapkeep.operations.programs import Programs
 from snapkeep.operations.run import Run
 from snapkeep.plugin.roles import Quiesced
 
@@ -18,11 +19,17 @@ log = structlog.get_logger(__name__)
 
 
 async def asked_for(catalog: Catalog, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a recorded request says of the assets to be held, as `Asking.create` is asked for it."""
-    if not request.get("quiesce"):
-        return {}
-    assets = [await catalog.inventory.asset(asset_id) for asset_id in request["quiesce"]]
-    return {"quiesce": assets, "quiesce_seconds": request["quiesce_seconds"]}
+    """Return what a recorded request says of how a snapshot is taken, as `Asking.create` is asked for it.
+
+    That is the assets to be held, and the programs before and after.
+    """
+    how: dict[str, Any] = {}
+    if request.get("quiesce"):
+        how["quiesce"] = [await catalog.inventory.asset(asset_id) for asset_id in request["quiesce"]]
+        how["quiesce_seconds"] = request["quiesce_seconds"]
+    if request.get("programs"):
+        how["programs"] = Programs(**request["programs"])
+    return how
 
 
 @asynccontextmanager

@@ -19,48 +19,49 @@ from snapkeep.model.errors import (
 )
 from snapkeep.model.snapshots import Consistency, Snapshot
 from snapkeep.model.work import Ticket
+from snapkeep.operations.kinds.around import ASKED, let_go, surrounded
 from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.kinds.quiesce import quiesced
 from snapkeep.operations.run import Run
 
-_ASKED = "asked"
-"""Noted, while assets are held, before the system is asked: from then on the snapshot may exist."""
-
 
 class CreateHandler(Handler):
-    """Take a snapshot of an asset under a name that was recorded before, while what was named for it is held."""
+    """Take a snapshot of an asset under a name that was recorded before, while what was named for it is held.
+
+    The program before -> hold -> ask -> let go -> the program after.
+    """
 
     kind = "create"
     finishing = "taking the snapshot"
     cancellable = True
 
     async def start(self, run: Run) -> Ticket:
-        """Ask for the snapshot. Where assets are to be held, `finish` does, since no step may end while they are."""
-        return Ticket() if _is_quiesced(run) else await self._ask(run)
+        """Ask for the snapshot. Where something is done around it, `finish` does: no step may end meanwhile."""
+        return Ticket() if _is_prepared(run) else await self._ask(run)
 
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Wait for the snapshot and record it."""
-        if _is_quiesced(run):
-            return await self._finish_quiesced(run)
+        if _is_prepared(run):
+            return await surrounded(run, lambda: self._finish_held(run))
         return await self._recorded_as(run, await self._wait(run, ticket), Consistency.CRASH)
 
-    async def _finish_quiesced(self, run: Run) -> dict[str, Any]:
+    async def _finish_held(self, run: Run) -> dict[str, Any]:
         """Hold, ask, wait, let go. What an earlier try may have asked for is taken as it is: that is held no more."""
         known = await self._record(run, await run.asset())
         if known is not None and known.consistency is not None:
             return _result(run, known.id, known.consistency, known.quiesced, known.consistency_reason)
-        assets = [await run.catalog.inventory.asset(asset_id) for asset_id in run.request["quiesce"]]
+        assets = [await run.catalog.inventory.asset(asset_id) for asset_id in run.request.get("quiesce", ())]
         names = [asset.reference for asset in assets]
         if await self._may_be_made(run):
             made = await self._take(run)
-            lost = ["what was held was let go before it was known that the snapshot was there"]
+            lost = ["what was held was let go before it was known that the snapshot was there"] if assets else []
         else:
             run.unasked = True
-            async with quiesced(run, assets, run.request["quiesce_seconds"]) as lost:
-                await run.catalog.operations.update(run.operation.id, cursor=_ASKED)
+            async with quiesced(run, assets, run.request.get("quiesce_seconds", 0)) as lost:
+                await run.catalog.operations.update(run.operation.id, cursor=ASKED)
                 run.unasked = False
                 made = await self._take(run)
-        consistency = Consistency.CRASH if lost else Consistency.APPLICATION
+        consistency = Consistency.APPLICATION if assets and not lost else Consistency.CRASH
         return await self._recorded_as(run, made, consistency, names, "; ".join(lost) or None)
 
     async def _ask(self, run: Run) -> Ticket:
@@ -95,7 +96,15 @@ class CreateHandler(Handler):
         return _result(run, snapshot_row_id(run.request["asset_id"], made.id), consistency, names, reason)
 
     async def undo(self, run: Run, ticket: Ticket | None) -> None:
-        """Let the begun work come to its end, then delete what it made. What is deleted is recorded before."""
+        """Let the program after run; let the begun work come to its end, then delete what it made."""
+        failed = await let_go(run)
+        async with run.undoing():  # what the program has taken of the time is not that of the system
+            await self._delete(run, ticket)
+        if failed is not None:
+            raise failed
+
+    async def _delete(self, run: Run, ticket: Ticket | None) -> None:
+        """Delete what was made. It is recorded before."""
         asset = await run.asset()
         if (made := await self._recorded(run, asset)) is None:
             made = await self._made(run, ticket)
@@ -111,7 +120,7 @@ class CreateHandler(Handler):
 
     async def _made(self, run: Run, ticket: Ticket | None) -> Snapshot | None:
         """Return what was begun, once it exists; None when nothing was."""
-        if ticket is None or _is_quiesced(run):
+        if ticket is None or _is_prepared(run):
             if not await self._may_be_made(run):
                 return None
             ticket = await run.persist(lambda: self._ask(run))  # finds what an earlier call may have made
@@ -126,9 +135,9 @@ class CreateHandler(Handler):
         return replace(made, owned=True)
 
     async def _may_be_made(self, run: Run) -> bool:
-        if not _is_quiesced(run):
+        if not _is_prepared(run):
             return run.uncertain
-        return (await run.catalog.operations.get(run.operation.id)).cursor == _ASKED
+        return (await run.catalog.operations.get(run.operation.id)).cursor == ASKED
 
     async def _recorded(self, run: Run, asset: AssetRecord) -> Snapshot | None:
         """Return what this operation has recorded as made: an earlier run may have deleted it since."""
@@ -145,8 +154,9 @@ async def _begin_deletion(run: Run, snapshot: SnapshotRecord) -> None:
     await run.catalog.protections.begin_deletion(snapshot, run.operation.id, by=run.operation.requester)
 
 
-def _is_quiesced(run: Run) -> bool:
-    return bool(run.request.get("quiesce"))
+def _is_prepared(run: Run) -> bool:
+    """Say whether something is done around the snapshot: assets are held, or programs run."""
+    return bool(run.request.get("quiesce") or run.request.get("programs"))
 
 
 def _result(
