@@ -77,6 +77,22 @@ async def test_each_hour_of_some_days_is_run_once_for_each_asset(catalog: Catalo
     assert {bool(row.snapshot_name) for row in found if row.step == "nightly"} == {False}
 
 
+async def test_a_clock_that_was_a_year_ahead_stops_nothing(catalog: Catalog) -> None:
+    await add_assets(catalog, count=2)
+    await add_policy(catalog)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, 2 * HOUR)
+    clock.time += timedelta(days=365)
+    await go(runner, clock, 10 * MINUTE)
+    clock.time -= timedelta(days=365)
+    before = len(noted.asked)
+    assert before == 2 * 3
+    await go(runner, clock, 3 * HOUR)
+    assert len(set(noted.operations)) == len(noted.operations) == before + 2 * 3
+
+
 async def test_who_dies_between_claim_and_asking_leaves_nothing_undone(catalog: Catalog) -> None:
     await add_assets(catalog, count=6)
     await add_policy(catalog)

@@ -27,7 +27,7 @@ from snapkeep.operations.clock import Clock
 from snapkeep.operations.metrics import policy_ran
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.asks import Asks
-from snapkeep.policy.firing import Verdict, decide, first_look
+from snapkeep.policy.firing import AHEAD, Verdict, decide, first_look
 from snapkeep.policy.selecting import Loaded, places
 
 TICK_SECONDS: Final = 5.0
@@ -114,7 +114,12 @@ class Runner:
             log.warning("a policy cannot be read, and does not run", policy=record.name, reason=str(error))
 
     async def _select(self, now: datetime) -> None:
-        """Begin with assets that have come under a policy, and end with those that have left it."""
+        """Begin with assets that have come under a policy, and end with those that have left it.
+
+        What was dealt with far in the future was so by a clock that was wrong: it is looked at now.
+        """
+        if ahead := await self._catalog.policy_runs.look_again(now + AHEAD, now):
+            log.warning("the clock was set back; what it was ahead of begins anew", positions=ahead)
         for policy_id, wanted in (await places(self._catalog, self._loaded.values())).items():
             one = self._loaded[policy_id]
             known = await self._catalog.policy_runs.places(policy_id)
