@@ -8,15 +8,16 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, select
 
+from snapkeep.catalog.audit_chain import Outcome
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.operations import is_visible_operation
 from snapkeep.catalog.records import OperationState
-from snapkeep.catalog.tables import operations
+from snapkeep.catalog.tables import audit, operations
 from snapkeep.model.access import Visible
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wanted:
     """Which operations: those that were asked for from `since` on, before `until`."""
 
     since: datetime
@@ -39,17 +40,24 @@ class ReportFigures:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def operations(self, asked: Asked) -> Sequence[tuple[str, OperationState, int]]:
+    async def operations(self, wanted: Wanted) -> Sequence[tuple[str, OperationState, int]]:
         """Return the kinds and states of operations, and how many of each there are."""
         keys = (operations.c.kind, operations.c.state)
-        query = select(*keys, func.count()).where(asked.condition).group_by(*keys).order_by(*keys)
+        query = select(*keys, func.count()).where(wanted.condition).group_by(*keys).order_by(*keys)
         async with self._database.connect() as connection:
             return [(kind, OperationState(state), count) for kind, state, count in await connection.execute(query)]
 
-    async def bytes_added(self, asked: Asked) -> int:
+    async def bytes_added(self, wanted: Wanted) -> int:
         """Return how many bytes backups have added to their repositories."""
         added = cast(operations.c.result[("counts", "bytes_added")].as_string(), BigInteger)
         done = and_(operations.c.kind == "backup", operations.c.state == OperationState.SUCCEEDED.value)
-        query = select(func.coalesce(func.sum(added), 0)).where(asked.condition, done)
+        query = select(func.coalesce(func.sum(added), 0)).where(wanted.condition, done)
+        async with self._database.connect() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def forgotten(self, since: datetime, until: datetime) -> int:
+        """Return how many recovery points were forgotten, of all systems: that is no operation, but it is on record."""
+        mine = (audit.c.action == "backup.forget", audit.c.outcome == Outcome.DONE.value)
+        query = select(func.count()).where(*mine, audit.c.at >= since, audit.c.at < until)
         async with self._database.connect() as connection:
             return int((await connection.execute(query)).scalar_one())

@@ -268,7 +268,7 @@ def _shown_path(row: Json, key: str) -> str:
 
 def _write_file(path: Path, form: Entries, lines: Iterable[bytes], record: Json) -> int:
     """Write all entries; return how many."""
-    with _whole_file(path) as partial:
+    with whole_file(path) as partial:
         if form == "parquet":
             from snapkeep.changes.parquet import write_parquet
             from snapkeep.changes.wire import change_from_dict
@@ -283,7 +283,7 @@ def _write_file(path: Path, form: Entries, lines: Iterable[bytes], record: Json)
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """Give the file its name when it is whole: a part of the changes would look like all of them."""
     partial = path.with_name(f".{path.name}.partial")
     try:

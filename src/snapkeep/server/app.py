@@ -21,6 +21,7 @@ from snapkeep.server import (
     routes_audit,
     routes_backups,
     routes_coverage,
+    routes_drills,
     routes_identities,
     routes_keys,
     routes_notifications,
@@ -28,6 +29,7 @@ from snapkeep.server import (
     routes_policies,
     routes_protection,
     routes_providers,
+    routes_reports,
     routes_systems,
 )
 from snapkeep.server.access import actions_of, allow, for_anyone_known
@@ -88,9 +90,11 @@ def create_app(token: str | None, open_context: Callable[[], AbstractAsyncContex
         routes_assets.router,
         routes_operations.router,
         routes_backups.router,
+        routes_drills.router,
         routes_protection.router,
         routes_policies.router,
         routes_coverage.router,
+        routes_reports.router,
         routes_approvals.router,
         routes_identities.router,
         routes_providers.router,

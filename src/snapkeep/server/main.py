@@ -24,6 +24,7 @@ from snapkeep.notifications.sender import Sender
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.open import Opened, open_operations
 from snapkeep.policy.open import running_policies
+from snapkeep.reports.sending import ReportSender
 from snapkeep.server import logs
 from snapkeep.server.app import create_app
 from snapkeep.server.context import Context
@@ -132,6 +133,7 @@ async def _opened(
         patiently(opened, settings, clock) as (catalog, parts),
         _sending(catalog, parts, clock) as sender,
         running_policies(catalog, parts, clock) as watcher,
+        ReportSender(catalog, clock).running(),
         tls.watched(tell_address) if tls else nullcontext(),
     ):
         await catalog.protections.end_lost_deletions()

@@ -1,0 +1,242 @@
+"""Reports by mail: over a real SMTP server, once each, whoever runs, across a death at any step and a downtime."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+from tests.policy.test_pruning import KEY, catalog
+from tests.policy.world import HOUR, SetClock
+from tests.support.mails import Mails
+
+from snapkeep.catalog.catalog import Catalog, open_catalog
+from snapkeep.catalog.report_schedules import ReportSchedule, ReportSchedules
+from snapkeep.catalog.tables import attachments, deliveries
+from snapkeep.model.errors import Conflict, NotFound
+from snapkeep.model.notifications import ChannelKind
+from snapkeep.model.reports import ReportForm
+from snapkeep.notifications import sender
+from snapkeep.notifications.sender import Sender
+from snapkeep.operations.clock import Clock
+from snapkeep.operations.references import References
+from snapkeep.policy.schedule import Schedule
+from snapkeep.reports import sending
+from snapkeep.reports.sending import ReportSender
+
+__all__ = ["catalog"]
+DAY = timedelta(days=1)
+MONDAY = datetime(2027, 6, 7, 5, tzinfo=UTC)
+"""Seven in the morning in Berlin."""
+
+
+@pytest.fixture
+def mails(tmp_path: Path) -> Iterator[Mails]:
+    with Mails(tmp_path, "none").running() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(sender, "LONGEST_REST", 0.1)
+    monkeypatch.setattr(sender, "POLL_SECONDS", 0.1)
+
+
+async def add(catalog: Catalog, target: dict[str, Any], name: str = "weekly", **values: Any) -> ReportSchedule:
+    chosen: dict[str, Any] = {"events": ["login.braked"], "systems": [], "per_minute": 600, "enabled": True}
+    if not any(channel.name == "team" for channel in await catalog.channels.find()):
+        await catalog.channels.add(
+            "team", name="team", kind=ChannelKind.EMAIL, settings=target, secrets={}, now=MONDAY, **chosen
+        )
+    given: dict[str, Any] = {
+        "report": "summary", "form": "html", "cron": "0 7 * * MON", "timezone": "Europe/Berlin", "last": 7 * DAY,
+        "system": None, "channel_id": "team", "made_by": "anna", "created_at": MONDAY, "due_at": MONDAY,
+    }  # fmt: skip
+    return await catalog.report_schedules.add(f"id-{name}", name=name, **given | values)
+
+
+async def waiting(catalog: Catalog) -> list[Any]:
+    async with catalog.database.connect() as connection:
+        return list(await connection.execute(select(deliveries, attachments).join(attachments)))
+
+
+@asynccontextmanager
+async def delivering(catalog: Catalog) -> AsyncIterator[None]:
+    async with Sender(catalog, References(environment={}), Clock()).running():
+        yield
+
+
+async def until(truth: Callable[[], Any]) -> None:
+    end = time.monotonic() + 15
+    while not truth():
+        assert time.monotonic() < end, "it did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("form", list(ReportForm))
+async def test_a_report_arrives_as_a_file(catalog: Catalog, mails: Mails, form: ReportForm) -> None:
+    await add(catalog, mails.target(), form=form.value)
+    clock = SetClock(MONDAY - timedelta(seconds=1))
+    await ReportSender(catalog, clock).look()
+    assert await waiting(catalog) == [], "it is not due"
+    clock.go(timedelta(seconds=5))
+    await ReportSender(catalog, clock).look()
+    (row,) = await waiting(catalog)
+    async with delivering(catalog):
+        await until(lambda: mails.got)
+    (got,) = mails.got
+    assert got.message["Subject"].endswith("weekly: summary of 2027-05-31 07:00 to 2027-06-07 07:00")
+    assert got.message["X-Snapkeep-Event"] == "notification.report"
+    body, file = got.message.iter_parts()
+    assert "By: anna" in body.get_content()
+    assert file.get_filename() == f"snapkeep-weekly-20270607-0500.{form}"
+    assert file.get_content_type() == form.media_type
+    assert file.get_payload(decode=True) == row.content
+    assert b"files1/0" in row.content
+    moved = await catalog.report_schedules.get("weekly")
+    assert (moved.due_at, moved.fired_at, moved.note) == (MONDAY + 7 * DAY, clock.now(), "")
+
+
+async def test_a_retry_sends_the_same(catalog: Catalog, mails: Mails) -> None:
+    await add(catalog, mails.target(to=["a@example.com", "b@example.com"]))
+    mails.refuse = lambda who: "450 greylisted" if who.startswith("b") and len(mails.tries) < 5 else None
+    await ReportSender(catalog, SetClock(MONDAY)).look()
+    async with delivering(catalog):
+        await until(lambda: len(mails.got) == 2)
+    first, second = ([line for line in got.content.splitlines() if not line.startswith(b"To:")] for got in mails.got)
+    assert first == second
+    assert [got.recipients for got in mails.got] == [["a@example.com"], ["b@example.com"]]
+
+
+async def test_a_death_before_the_claim_leaves_it_due_and_one_behind_it_sends_it(
+    catalog: Catalog, database_url: str, mails: Mails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(BaseException):
+        pass
+
+    async def dies(*_: Any) -> None:
+        raise Died
+
+    await add(catalog, mails.target())
+    clock = SetClock(MONDAY + HOUR)
+    with monkeypatch.context() as patch:
+        patch.setattr(ReportSchedules, "_put", dies)  # the schedule was moved on, in the same transaction
+        with pytest.raises(Died):
+            await ReportSender(catalog, clock).look()
+    assert await waiting(catalog) == []
+    assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY
+    await ReportSender(catalog, clock).look()
+    async with open_catalog(database_url, KEY) as again:  # nothing was sent by who claimed it
+        await ReportSender(again, clock).look()
+        async with delivering(again):
+            await until(lambda: mails.got)
+            await asyncio.sleep(0.3)
+    assert len(mails.got) == 1
+
+
+async def test_of_several_servers_one_sends(catalog: Catalog, database_url: str, mails: Mails) -> None:
+    for number in range(5):
+        await add(catalog, mails.target(), f"r{number}")
+    clock = SetClock(MONDAY)
+    async with open_catalog(database_url, KEY) as other:
+        senders = [ReportSender(one, clock) for one in (catalog, other, catalog, other)]
+        await asyncio.gather(*(one.look() for one in senders))
+    assert sorted(row.subject for row in await waiting(catalog)) == [f"r{number}" for number in range(5)]
+
+
+async def test_what_was_missed_comes_once_with_the_newest_period(catalog: Catalog, mails: Mails) -> None:
+    await add(catalog, mails.target(), cron="0 7 * * *", last=DAY)
+    await ReportSender(catalog, SetClock(MONDAY + 10 * DAY + HOUR)).look()
+    (row,) = await waiting(catalog)
+    assert row.data["details"]["to"] == (MONDAY + 10 * DAY).isoformat()
+    assert row.data["details"]["from"] == (MONDAY + 9 * DAY).isoformat()
+    assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY + 11 * DAY
+
+
+async def test_it_comes_at_the_same_hour_when_clocks_change(catalog: Catalog, mails: Mails) -> None:
+    saturday = datetime(2027, 10, 30, 5, tzinfo=UTC)
+    await add(catalog, mails.target(), cron="0 7 * * *", last=DAY, due_at=saturday)
+    clock = SetClock(saturday)
+    await ReportSender(catalog, clock).look()
+    due = (await catalog.report_schedules.get("weekly")).due_at
+    assert due == saturday + 25 * HOUR, "clocks were set back that night"
+
+
+async def test_while_the_channel_is_off_nothing_is_sent_and_that_is_noted(catalog: Catalog, mails: Mails) -> None:
+    schedule = await add(catalog, mails.target())
+    channel = await catalog.channels.get("team")
+    channel = await catalog.channels.change(channel, by="anna", secrets={}, enabled=False)
+    clock = SetClock(MONDAY)
+    await ReportSender(catalog, clock).look()
+    assert await waiting(catalog) == []
+    noted = await catalog.report_schedules.get("weekly")
+    assert (noted.due_at, noted.note) == (MONDAY + 7 * DAY, "the channel is off")
+    assert await ReportSender(catalog, clock).send(schedule) is None
+    await catalog.channels.change(channel, by="anna", secrets={}, enabled=True)
+    clock.go(7 * DAY)
+    await ReportSender(catalog, clock).look()
+    assert len(await waiting(catalog)) == 1
+    assert (await catalog.report_schedules.get("weekly")).note == ""
+
+
+async def test_sent_now_it_is_still_due_then(catalog: Catalog, mails: Mails) -> None:
+    schedule = await add(catalog, mails.target(), report="coverage", form="csv")
+    sent = await ReportSender(catalog, SetClock(MONDAY - DAY)).send(schedule)
+    (row,) = await waiting(catalog)
+    assert (row.id, row.data["message"]) == (sent, "weekly: coverage of 2027-06-06 07:00")
+    assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY
+
+
+async def test_what_is_too_long_is_cut_and_says_so(
+    catalog: Catalog, mails: Mails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(catalog, mails.target(), report="coverage", form="csv")
+    monkeypatch.setattr(sending, "MOST_BYTES", 10)
+    await ReportSender(catalog, SetClock(MONDAY)).look()
+    (row,) = await waiting(catalog)
+    assert b"1 more rows are left out" in row.content
+    assert row.data["details"]["left_out"] == 1
+    assert "`snapkeep report coverage`" in row.data["next_step"]
+
+
+async def test_one_that_fails_keeps_no_other(catalog: Catalog, mails: Mails) -> None:
+    await add(catalog, mails.target(), "a-broken", timezone="Nowhere/Else", due_at=MONDAY - HOUR)
+    await add(catalog, mails.target(), "b")
+    await ReportSender(catalog, SetClock(MONDAY)).look()
+    assert [row.subject for row in await waiting(catalog)] == ["b"]
+
+
+async def test_a_channel_stays_while_reports_go_over_it(catalog: Catalog, mails: Mails) -> None:
+    await add(catalog, mails.target())
+    with pytest.raises(Conflict, match="A report is sent as 'weekly' already"):
+        await add(catalog, mails.target())
+    channel = await catalog.channels.get("team")
+    with pytest.raises(Conflict, match="Reports are sent over the channel 'team'"):
+        await catalog.channels.remove(channel, by="anna")
+    await ReportSender(catalog, SetClock(MONDAY)).look()
+    await catalog.report_schedules.remove("weekly")
+    with pytest.raises(NotFound):
+        await catalog.report_schedules.remove("weekly")
+    await catalog.channels.remove(channel, by="anna")
+    async with catalog.database.connect() as connection:
+        assert (await connection.execute(select(attachments))).all() == [], "files go with what they went with"
+
+
+@given(st.sampled_from(["0 7 * * *", "*/5 * * * *", "0 7 * * MON", "0 0 1 1 *"]), st.integers(0, 800 * 24 * 60))
+def test_the_period_ends_when_it_was_due_last(cron: str, minutes: int) -> None:
+    calendar = Schedule(cron, ZoneInfo("Europe/Berlin"))
+    due = next(calendar.after(MONDAY))
+    now = due + timedelta(minutes=minutes)
+    last = sending._last_due(calendar, due, now)
+    assert due <= last <= now
+    assert next(calendar.after(last)) > now
