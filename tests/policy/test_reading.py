@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, timedelta
 
 import jsonschema_rs
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapkeep.model.assets import AssetKind
-from snapkeep.policy.document import Policy, schema
+from snapkeep.operations.programs import NAME as PROGRAMS
+from snapkeep.policy.document import PROGRAM, Policy, schema
 from snapkeep.policy.reading import read_policies
 
 GOOD = """\
@@ -46,6 +48,12 @@ def step(**changes: object) -> str:
     whole = {"name": "a", "do": "snapshot", "schedule": "0 * * * *", "keep": {"last": 3}} | changes
     given = json.dumps({key: value for key, value in whole.items() if value is not None})
     return f"name: p\nassets: [{{}}]\nsteps:\n  - {given}\n"
+
+
+WEEKLY = step() + (
+    '  - {"name": "b", "do": "drill", "schedule": "0 3 * * 0", "repository": "vault", '
+    '"files": "all", "check": "fsck.sh"}\n'
+)
 
 
 def told(text: str) -> list[str]:
@@ -124,11 +132,23 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
         (step(keep={}), 4, "this keeps nothing"),
         (step(keep={"last": 0}), 4, "greater than or equal to 1"),
         (step(keep={"forever": True, "last": 3}), 4, "needs no other rule"),
-        (step(keep=None), 4, "this is missing"),
+        (step(keep=None), 4, "a snapshot needs a rule of what to keep"),
         (step(schedule="0 0 30 2 *"), 4, "no cron expression"),
         (step(schedule="hourly"), 4, "no cron expression"),
         (step(do="backup"), 4, "a backup needs a repository"),
-        (step(repository="vault"), 4, "only a backup has a repository"),
+        (step(repository="vault"), 4, "a snapshot has no repository"),
+        (step(do="drill", repository="vault"), 4, "a drill has no rule of what to keep (`keep`): take `keep` away"),
+        (step(do="drill", keep=None), 4, "a drill needs a repository"),
+        (step(do="verify", keep=None, repository="vault", files=3), 4, "a verify has no files to restore"),
+        (step(do="diff", keep=None, repository="vault"), 4, "a diff has no repository"),
+        (step(do="diff", keep=None, quiesce=True), 4, "a diff has no asset to hold still"),
+        (step(data="all"), 4, "a snapshot has no data to read"),
+        (step(do="drill", keep=None, repository="vault", files=0), 4, "or all"),
+        (step(do="drill", keep=None, repository="vault", files=True), 4, "or all"),
+        (step(do="drill", keep=None, repository="vault", files="some"), 4, "or all"),
+        (step(do="drill", keep=None, repository="vault", bytes="1X"), 4, "a number of bytes"),
+        (step(do="drill", keep=None, repository="vault", files="all", bytes="1G"), 4, "all files are restored"),
+        (step(do="drill", keep=None, repository="vault", check="../x"), 4, "without a path"),
         (step(jitter="13h"), 4, "at most 12h"),
         (step(jitter=True), 4, "a number with a unit"),
         (step(window="25:00-26:00"), 4, "two times"),
@@ -147,12 +167,42 @@ def test_what_is_wrong(text: str, line: int, words: str) -> None:
     [
         (step().replace("assets", "rpo: 30m\nassets"), "30m is promised, but 'a' leaves up to 1h between two"),
         (step(schedule="0 0 * * *", keep={"hourly": 24}), "'a' comes less often than that"),
+        (step().replace("assets", "prove_every: 7d\nassets"), "7d is promised, but no step drills"),
+        (WEEKLY.replace("assets", "prove_every: 6d\nassets"), "6d is promised, but 'b' leaves up to 7d between two"),
     ],
 )
 def test_what_is_hardly_meant(text: str, words: str) -> None:
     (_,), (mistake,) = read_policies(text)
     assert not mistake.is_error
     assert words in mistake.message
+
+
+def test_steps_that_make_nothing_are_read() -> None:
+    (written,), mistakes = read_policies(WEEKLY.replace("assets", "rpo: 2h\nprove_every: 8d\nassets"))
+    assert mistakes == [], "that the drill comes once a week does not concern the rpo"
+    drill = written.policy.steps[1]
+    assert (drill.files, drill.bytes, drill.check, drill.keep) == ("all", None, "fsck.sh", None)
+    assert list(written.policy.keeping) == ["a"]
+    again = Policy.model_validate(written.policy.model_dump(mode="json"))
+    assert again == written.policy
+    text = WEEKLY.replace('"files": "all"', '"files": 5, "bytes": "10M"')
+    (some,), _ = read_policies(text)
+    assert (some.policy.steps[1].files, some.policy.steps[1].bytes) == (5, 10 << 20)
+    assert Policy.model_validate(some.policy.model_dump(mode="json")) == some.policy
+    assert re.fullmatch(PROGRAM, "fsck.sh")
+    assert PROGRAM == PROGRAMS
+    validator = jsonschema_rs.validator_for(schema())
+    base: dict[str, object] = {"name": "b", "do": "drill", "schedule": "0 3 * * 0", "repository": "vault"}
+    right: list[dict[str, object]] = [
+        {"files": "all"},
+        {"files": 5, "bytes": "10M"},
+        {"bytes": 5000},
+        {"check": "fsck"},
+    ]
+    wrong: list[dict[str, object]] = [{"files": "some"}, {"files": 0}, {"bytes": "10X"}, {"check": "a/b"}]
+    for more in right + wrong:
+        document = {"name": "p", "assets": [{}], "steps": [base | more]}
+        assert validator.is_valid(document) is (more in right), more
 
 
 def test_surprises_of_yaml_are_none() -> None:

@@ -41,7 +41,7 @@ def test_it_is_as_if_retention_had_gone_over_it_after_every_run(keep: dict[str, 
     left: list[int] = []
     for due in of.schedule(of.steps[0]).between(START, end - timedelta(seconds=1)):
         left.insert(0, int(due.timestamp()))
-        reasons = judge(left, of.steps[0].keep.rule, Zone("Europe/Berlin"))
+        reasons = judge(left, often.keep.rule, Zone("Europe/Berlin"))
         left = [moment for moment, why in zip(left, reasons, strict=True) if why]
     assert often.moments == left[::-1]
     assert often.made - often.deleted == len(left)
@@ -55,3 +55,11 @@ def test_each_day_is_told_with_an_estimate() -> None:
     assert days[-1].counts == {"often": 3, "nightly": 9}
     assert days[-1].held_bytes["nightly"] == pytest.approx(1000 + 8 * 100, abs=10)
     assert days[-1].held_bytes["often"] == pytest.approx(200, abs=10)  # the asset itself has the rest
+
+
+def test_steps_that_make_nothing_are_not_in_it() -> None:
+    made = policy(last=3)
+    drill = {"name": "drill", "do": "drill", "schedule": "0 * * * *", "repository": "vault"}
+    steps = [*made.model_dump(mode="json")["steps"], drill]
+    drilled = Policy.model_validate(made.model_dump(mode="json") | {"steps": steps})
+    assert [one.step.name for one in at_the_end(drilled, 3)] == [one.step.name for one in at_the_end(made, 3)]

@@ -19,6 +19,7 @@ HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 BOTH = frozenset({Capability.CREATE, Capability.EXPORT})
 HOURLY = {"name": "hourly", "do": "snapshot", "schedule": "0 * * * *", "keep": {"last": 3}}
+DRILL = {"name": "drill", "do": "drill", "schedule": "0 3 * * 0", "repository": "vault"}
 NIGHTLY = {"name": "nightly", "do": "backup", "schedule": "0 1 * * *", "repository": "vault", "keep": {"daily": 2}}
 
 
@@ -50,6 +51,8 @@ class Noted:
     def __init__(self, *, dies_at: int | None = None) -> None:
         self.asked: list[tuple[str, str, str]] = []
         """Operation, asset, who asks."""
+        self.what: list[str] = []
+        """Of the same, in words; of what makes recovery points, nothing."""
         self.running: set[str] = set()
         self.fails: Exception | None = None
         self._left = dies_at
@@ -61,10 +64,28 @@ class Noted:
     async def back_up(self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool) -> None:
         self._take(asset, by)
 
+    async def diff(self, asset: AssetRecord, by: Requester) -> None:
+        self._take(asset, by, "diff")
+
+    async def verify(self, asset: AssetRecord, repository: str, by: Requester, *, data: str) -> None:
+        self._take(asset, by, f"verify {repository} {data}")
+
+    async def drill(
+        self,
+        asset: AssetRecord,
+        repository: str,
+        by: Requester,
+        *,
+        files: int | None,
+        most_bytes: int,
+        check: str | None,
+    ) -> None:
+        self._take(asset, by, f"drill {repository} {files} {most_bytes} {check}")
+
     async def unended(self, operation_ids: Collection[str]) -> set[str]:
         return self.running & set(operation_ids)
 
-    def _take(self, asset: AssetRecord, by: Requester) -> None:
+    def _take(self, asset: AssetRecord, by: Requester, what: str = "") -> None:
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
@@ -72,6 +93,7 @@ class Noted:
         if self.fails is not None:
             raise self.fails
         self.asked.append((by.operation_id or "", asset.asset.name, by.name))
+        self.what.append(what)
 
     @property
     def operations(self) -> list[str]:

@@ -25,6 +25,8 @@ class RunState(StrEnum):
     ASKED = "asked"
     """Its operation is recorded."""
     REFUSED = "refused"
+    LEFT_OUT = "left_out"
+    """There was nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,14 @@ class PolicyRuns:
     async def refused(self, run: RunRecord, reason: str) -> None:
         """Note that a run cannot be."""
         await self._end(run, RunState.REFUSED, reason=reason)
+
+    async def left_out(self, run: RunRecord, reason: str) -> None:
+        """Note that there was nothing to do."""
+        mine = and_(_positions.policy_id == run.policy_id, _positions.operation_id == run.operation_id)
+        async with self._database.begin() as connection:
+            ended = update(policy_runs).where(policy_runs.c.operation_id == run.operation_id)
+            await connection.execute(ended.values(state=RunState.LEFT_OUT.value, reason=reason))
+            await connection.execute(update(policy_positions).where(mine).values(skipped=reason))
 
     async def _end(self, run: RunRecord, state: RunState, *, durable: bool = True, **values: Any) -> None:
         mine = update(policy_runs).where(policy_runs.c.operation_id == run.operation_id)

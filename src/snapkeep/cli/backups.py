@@ -25,6 +25,9 @@ from snapkeep.model.errors import InvalidInput
 
 app = App(name="backup", help="Back up assets; list, search, restore and forget recovery points.")
 app.command("snapkeep.cli.repositories:check", name="check", help="Check a repository; the same as repository check.")
+app.command("snapkeep.cli.drills:verify", name="verify", help="Read a recovery point back from its repository.")
+app.command("snapkeep.cli.drills:drill", name="drill", help="Restore some files to a scratch place, and compare them.")
+app.command("snapkeep.cli.drills:drills", name="drills", help="List what verifications and drills have found.")
 
 Json = dict[str, Any]
 Flag = Annotated[bool, Parameter(negative="")]

@@ -66,7 +66,7 @@ def _step(policy: Policy, kept: Kept, zone: Zone) -> Json:
     return {
         "step": step.name,
         "do": step.do,
-        "keep": step.keep.summary,
+        "keep": kept.keep.summary,
         "made": kept.made,
         "deleted": kept.deleted,
         "kept": local,

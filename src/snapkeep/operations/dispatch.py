@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 MAX_GENERATIONS = 1000
 """How often an operation is begun anew: by people who pause it, or because the engine came to no end with it."""
 
-MOVERS = frozenset({"backup", "recover", "check", "compare"})
+MOVERS = frozenset({"backup", "recover", "check", "compare", "verify", "drill"})
 """Kinds of operations that move data, or read as much."""
 
 _OPEN_STATES = [OperationState(state) for state in OPEN]

@@ -20,6 +20,7 @@ from snapkeep.operations.membership import Membership
 from snapkeep.operations.mounts import unmount_leftovers
 from snapkeep.operations.run import Limits
 from snapkeep.operations.runner import Runner
+from snapkeep.operations.scratch import remove_leftovers
 from snapkeep.operations.service import Operations
 from snapkeep.operations.upkeep import Upkeep
 
@@ -72,6 +73,7 @@ async def open_operations(
     crashed = await membership.join(alone=settings.alone)
     try:
         await unmount_leftovers(settings.host)
+        await remove_leftovers(settings.host)
         async with engine.running(settings.engine, runner):
             if crashed is not None:
                 for system_id in await catalog.operations.systems_of(crashed.name):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import (
+    AssetRecord,
+    BackupRecord,
     OperationRecord,
     SnapshotRecord,
 )
 from snapkeep.model.errors import InvalidInput
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.model.snapshots import is_owned_name
-from snapkeep.operations.asking import Asking, owner_mark
+from snapkeep.operations.asking import owner_mark
 from snapkeep.operations.kinds.quiesce import asked_for
+from snapkeep.operations.proving import Proving
 from snapkeep.operations.requester import Requester
 
 
-async def ask_again(operations: Asking, catalog: Catalog, operation: OperationRecord, by: Requester) -> OperationRecord:
+async def ask_again(
+    operations: Proving, catalog: Catalog, operation: OperationRecord, by: Requester
+) -> OperationRecord:
     """Ask for the same as a new operation. Raises what the question raises now, NotFound for what is gone."""
     request, inventory = operation.request, catalog.inventory
 
@@ -57,7 +62,7 @@ async def ask_again(operations: Asking, catalog: Catalog, operation: OperationRe
 
 
 async def _move_again(
-    operations: Asking, catalog: Catalog, operation: OperationRecord, by: Requester
+    operations: Proving, catalog: Catalog, operation: OperationRecord, by: Requester
 ) -> OperationRecord:
     request = operation.request
     repository = await catalog.repositories.get(request["repository_id"])
@@ -74,4 +79,14 @@ async def _move_again(
             return await operations.recover(backup, request["target"], request["paths"], by, overwrite=overwrite)
         case "check":
             return await operations.check_repository(repository, request["data"], by)
+        case "verify" | "drill":
+            of: AssetRecord | BackupRecord
+            if request["backup_id"] is not None:
+                of = await catalog.backups.get(request["backup_id"])
+            else:
+                of = await catalog.inventory.asset(request["asset_id"])
+            if operation.kind == "verify":
+                return await operations.verify(of, repository, by, data=request["data"])
+            how = {"files": request["files"], "most_bytes": request["bytes"], "check": request["check"]}
+            return await operations.drill(of, repository, by, **how)
     raise InvalidInput(f"A {operation.kind} cannot be retried; ask for it anew")

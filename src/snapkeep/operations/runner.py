@@ -29,6 +29,7 @@ from snapkeep.operations.kinds.base import Handler
 from snapkeep.operations.kinds.compare import CompareHandler
 from snapkeep.operations.kinds.diff import DiffHandler
 from snapkeep.operations.kinds.discover import DiscoverHandler
+from snapkeep.operations.kinds.drill import DrillHandler, VerifyHandler
 from snapkeep.operations.kinds.exports import DeportHandler, ExportHandler
 from snapkeep.operations.kinds.reconcile import ReconcileHandler
 from snapkeep.operations.kinds.recover import CheckHandler, RecoverHandler
@@ -56,6 +57,8 @@ HANDLERS: Mapping[str, Handler] = {
         BackupHandler(),
         RecoverHandler(),
         CheckHandler(),
+        VerifyHandler(),
+        DrillHandler(),
     )
 }
 """Every kind of operation."""

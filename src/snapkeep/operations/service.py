@@ -14,7 +14,7 @@ from snapkeep.catalog.records import (
 )
 from snapkeep.model.errors import Conflict, NotFound
 from snapkeep.operations import metrics
-from snapkeep.operations.asking import Asking
+from snapkeep.operations.proving import Proving
 from snapkeep.operations.requester import Requester
 from snapkeep.operations.retrying import ask_again
 from snapkeep.operations.runner import HANDLERS
@@ -25,7 +25,7 @@ RECONCILE_AGAIN = timedelta(minutes=10)
 _WAITING = [OperationState.QUEUED, OperationState.PAUSED]
 
 
-class Operations(Asking):
+class Operations(Proving):
     """Starts operations and answers for their life."""
 
     async def cancel(self, operation: OperationRecord) -> OperationRecord:

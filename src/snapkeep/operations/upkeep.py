@@ -27,6 +27,8 @@ PURGE_SECONDS = 600.0
 RESCUE_SECONDS = 10.0
 JOBS_KEPT = timedelta(hours=1)
 WORKERS_KEPT = 86_400.0
+DRILLS_KEPT = timedelta(days=400)
+"""What was proved last of an asset is kept beyond that."""
 
 log = structlog.get_logger(__name__)
 
@@ -93,6 +95,7 @@ class Upkeep:
         await self._engine.purge(now - JOBS_KEPT)
         await self._catalog.operations.purge(now - self._keep)
         await self._catalog.approvals.purge(now - self._keep)
+        await self._catalog.drills.purge(now - DRILLS_KEPT)
         await self._catalog.cooling.purge()
         await self._catalog.answers.purge(now)
         await self._catalog.workers.forget(WORKERS_KEPT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Final, Literal, Self
@@ -21,12 +21,15 @@ from pydantic import (
 )
 
 from snapkeep.model.assets import AssetKind
+from snapkeep.model.drills import MOST_FILES
 from snapkeep.policy.retention import PERIODS, Keep, words
 from snapkeep.policy.schedule import LONGEST_JITTER, Schedule, Window
 
 LONGEST: Final = timedelta(days=36_600)
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+PROGRAM: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+"""What a program of a worker may be called, as in `operations.programs`."""
 
 
 def _duration(value: Any) -> Any:
@@ -85,6 +88,42 @@ def _cron(text: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_zone), Field(min_length=1, max_length=80)]
+
+
+def _files(value: Any) -> Any:
+    if value != "all" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_FILES):
+        raise ValueError(f"write a number of files up to {MOST_FILES:,}, or all")
+    return value
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([KMGT])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("write a number of bytes, or one with a unit, such as 500M, 10G or 1T")
+    return int(found[1]) * 1024 ** " KMGT".index(found[2])
+
+
+def _program(name: str) -> str:
+    if not re.fullmatch(PROGRAM, name):
+        raise ValueError("a program is named by letters, digits, dots, dashes and underscores, without a path")
+    return name
+
+
+Files = Annotated[
+    int | Literal["all"],
+    BeforeValidator(_files),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_FILES}, {"const": "all"}]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}[KMGT]$"}]}
+    ),
+]
+Program = Annotated[str, AfterValidator(_program), WithJsonSchema({"type": "string", "pattern": PROGRAM})]
 Cron = Annotated[str, AfterValidator(_cron), Field(max_length=200, examples=["0 * * * *", "30 22 * * MON-FRI"])]
 Name = Annotated[str, Field(pattern=_NAME, description="Lower-case letters, digits, dots, dashes and underscores.")]
 Glob = Annotated[str, Field(min_length=1, max_length=300)]
@@ -154,10 +193,21 @@ class Step(Part):
     """What is done on a schedule, and how long that is kept."""
 
     name: Name = Field(description="Stays the same when the rest changes: what it has made goes by it.")
-    do: Literal["snapshot", "backup"]
+    do: Literal["snapshot", "backup", "diff", "verify", "drill"] = Field(
+        description="diff: fetch what changed between the two newest snapshots; verify: read the newest recovery "
+        "point; drill: restore some of one at random, compare it, and clean up."
+    )
     schedule: Cron = Field(description="Five fields of cron: minute, hour, day, month, day of the week.")
-    repository: Name | None = Field(default=None, description="Of a backup: where it goes.")
+    repository: Name | None = Field(default=None, description="Where a backup goes, or what is verified or drilled is.")
     quiesce: bool = Field(default=False, description="Hold the asset still meanwhile, where its system can.")
+    data: Literal["sample", "all"] | None = Field(
+        default=None, description="Of a verification: how much of the content is read; default: sample."
+    )
+    files: Files | None = Field(default=None, description="Of a drill: how many are restored, or all; default: 20.")
+    bytes: Size | None = Field(default=None, description="Of a drill: what these have at most in all; default: 1G.")
+    check: Program | None = Field(
+        default=None, description="Of a drill: a program of the worker that looks at what was restored."
+    )
     jitter: Duration | None = Field(
         default=None, description="Begin later by up to so much, always the same per asset."
     )
@@ -168,15 +218,44 @@ class Step(Part):
     overlap: Literal["skip", "queue"] = Field(
         default="skip", description="When the one before still runs: leave this one out, or let it wait."
     )
-    keep: KeepRule
+    keep: KeepRule | None = Field(default=None, description="Of a snapshot or a backup, which need it: how long.")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        if (self.do == "backup") != (self.repository is not None):
-            raise ValueError("a backup needs a repository" if self.do == "backup" else "only a backup has a repository")
+        needs, takes = _FIELDS[self.do]
+        wrong = [f"a {self.do} needs a {_SAID[field]}" for field in needs if getattr(self, field) is None]
+        wrong += [
+            f"a {self.do} has no {_SAID[field]}: take `{field}` away"
+            for field in _SAID
+            if field not in {*needs, *takes} and getattr(self, field) not in {None, False}
+        ]
+        if self.files == "all" and self.bytes is not None:
+            wrong.append("all files are restored, however many bytes they have: take `bytes` or `files` away")
         if self.jitter is not None and self.jitter > LONGEST_JITTER:
-            raise ValueError(f"a jitter is at most {words(LONGEST_JITTER)}")
+            wrong.append(f"a jitter is at most {words(LONGEST_JITTER)}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
+
+    @property
+    def proves(self) -> bool:
+        """Whether it proves that a recovery point can be restored."""
+        return self.do == "drill" or (self.do == "verify" and self.data == "all")
+
+
+_FIELDS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
+    "snapshot": (["keep"], ["quiesce"]),
+    "backup": (["repository", "keep"], ["quiesce"]),
+    "diff": ([], []),
+    "verify": (["repository"], ["data"]),
+    "drill": (["repository"], ["files", "bytes", "check"]),
+}
+"""What a step of each kind needs, and may have, of the fields that not all have."""
+_SAID: Final = {
+    "repository": "repository", "keep": "rule of what to keep (`keep`)", "quiesce": "asset to hold still",
+    "data": "data to read", "files": "files to restore", "bytes": "bytes to restore", "check": "program that checks it",
+}  # fmt: skip
+"""How people call these."""
 
 
 class Policy(Part):
@@ -188,6 +267,9 @@ class Policy(Part):
     exclude: list[Selection] = Field(default_factory=list, max_length=100, description="But none of these.")
     timezone: Zone = Field(default="UTC", description="For schedules, windows, days, and the periods of retention.")
     rpo: Duration | None = Field(default=None, description="A good recovery point is never older than this.")
+    prove_every: Duration | None = Field(
+        default=None, description="Within so much it is proved anew that a recovery point can be restored."
+    )
     blackout: list[date] = Field(default_factory=list, max_length=1000, description="Days on which nothing begins.")
     delete_at_most: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         default=50,
@@ -209,6 +291,11 @@ class Policy(Part):
         return any(one.holds(system, kind, name, labels) for one in self.assets) and not any(
             one.holds(system, kind, name, labels) for one in self.exclude
         )
+
+    @property
+    def keeping(self) -> dict[str, KeepRule]:
+        """How long is kept what a step makes, by its name; steps that are not in it make no recovery points."""
+        return {step.name: step.keep for step in self.steps if step.keep is not None}
 
     @property
     def zone(self) -> ZoneInfo:

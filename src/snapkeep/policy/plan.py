@@ -57,7 +57,7 @@ def plan_asset(points: Iterable[Point], policy: Policy, zone: Zone) -> list[Item
 
     `points`: all recovery points of the asset, whoever made them. `zone`: of the policy.
     """
-    rules = {step.name: step.keep for step in policy.steps}
+    rules = policy.keeping
     over = {name: f"older than all that {keep.summary} keeps" for name, keep in rules.items()}
     newest_first = sorted(points, key=lambda point: (point.taken, point.id), reverse=True)
     verdicts: dict[str, Iterator[tuple[str, ...]]] = {}

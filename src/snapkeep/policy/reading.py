@@ -99,6 +99,7 @@ def read_policies(text: str) -> tuple[list[Written], list[Mistake]]:
 def advice(policy: Policy) -> Iterator[tuple[Place, str]]:
     """Say what is allowed, but hardly meant."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
+    proofs = []
     for number, step in enumerate(policy.steps):
         due = list(islice(policy.schedule(step).after(start), _FIRINGS))
         gaps = [later - sooner for sooner, later in pairwise(due)]
@@ -108,24 +109,36 @@ def advice(policy: Policy) -> Iterator[tuple[Place, str]]:
         if policy.rpo is not None and _is_recovery(policy, step) and (longest := max(gaps)) > policy.rpo:
             hours = words(timedelta(hours=-(-longest // timedelta(hours=1))))
             yield ("rpo",), f"{words(policy.rpo)} is promised, but {step.name!r} leaves up to {hours} between two"
-        yield from _unused(number, step, min(gaps))
+        if step.keep is not None:
+            yield from _unused(number, step.name, step.keep, min(gaps))
+        if step.proves:
+            proofs.append((max(gaps), step.name))
+    if policy.prove_every is None:
+        return
+    promised = f"{words(policy.prove_every)} is promised"
+    if not proofs:
+        yield ("prove_every",), f"{promised}, but no step drills, or verifies with `data: all`"
+    elif (longest := min(proofs)[0]) > policy.prove_every:
+        days = words(timedelta(days=-(-longest // timedelta(days=1))))
+        yield ("prove_every",), f"{promised}, but {min(proofs)[1]!r} leaves up to {days} between two"
 
 
 def _is_recovery(policy: Policy, step: Step) -> bool:
-    """Say whether the promise hangs on a step: the one that comes most often does."""
+    """Say whether the promise hangs on a step: of those that make recovery points, on that which comes most often."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    first = {one.name: next(islice(policy.schedule(one).after(start), 50, None), None) for one in policy.steps}
+    making = [one for one in policy.steps if one.keep is not None]
+    first = {one.name: next(islice(policy.schedule(one).after(start), 50, None), None) for one in making}
     soonest = min((due for due in first.values() if due), default=None)
-    return soonest is not None and first[step.name] == soonest
+    return soonest is not None and first.get(step.name) == soonest
 
 
-def _unused(number: int, step: Step, shortest: timedelta) -> Iterator[tuple[Place, str]]:
+def _unused(number: int, name: str, keep: KeepRule, shortest: timedelta) -> Iterator[tuple[Place, str]]:
     """Say which parts of a rule keep no more than the coarser way in which the step comes."""
     for period, length in (("hourly", 1), ("daily", 24), ("weekly", 168)):
-        count = getattr(step.keep, period)
+        count = getattr(keep, period)
         if count and shortest > timedelta(hours=length, minutes=90):
             what = f"{period} {count} keeps the newest {count} that there are, over a longer time"
-            yield ("steps", number, "keep", period), f"{step.name!r} comes less often than that: {what}"
+            yield ("steps", number, "keep", period), f"{name!r} comes less often than that: {what}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -21,12 +21,13 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_runs import Move, Position, RunRecord
 from snapkeep.catalog.records import AssetRecord
+from snapkeep.model.drills import BYTES, FILES
 from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.metrics import policy_ran
 from snapkeep.operations.requester import Requester
-from snapkeep.policy.asks import Asks
+from snapkeep.policy.asks import Asks, LeftOut
 from snapkeep.policy.firing import AHEAD, Verdict, decide, first_look
 from snapkeep.policy.selecting import Loaded, places
 
@@ -189,6 +190,9 @@ class Runner:
             if asset.gone_at is not None:
                 raise NotFound(f"{subject} no longer exists on the system")
             name = await self._ask_for(run, asset)
+        except LeftOut as reason:
+            await self._catalog.policy_runs.left_out(run, str(reason))
+            policy_ran("skipped")
         except SnapkeepError as error:
             if error.retryable and now - run.claimed_at < TRIED_FOR:
                 log.warning("a run waits", policy=run.policy, step=run.step, asset=subject, reason=error.message)
@@ -204,9 +208,21 @@ class Runner:
         if step is None:
             raise NotFound(f"The policy {run.policy!r} was changed, removed or disabled at this moment")
         by = Requester(f"policy:{run.policy}", run.operation_id)
-        if step.do == "snapshot":
-            return await self._asks.snapshot(asset, by, quiesce=step.quiesce)
-        await self._asks.back_up(asset, step.repository or "", by, quiesce=step.quiesce)
+        repository = step.repository or ""
+        match step.do:
+            case "snapshot":
+                return await self._asks.snapshot(asset, by, quiesce=step.quiesce)
+            case "backup":
+                await self._asks.back_up(asset, repository, by, quiesce=step.quiesce)
+            case "diff":
+                await self._asks.diff(asset, by)
+            case "verify":
+                await self._asks.verify(asset, repository, by, data=step.data or "sample")
+            case "drill":
+                files = None if step.files == "all" else step.files or FILES
+                await self._asks.drill(
+                    asset, repository, by, files=files, most_bytes=step.bytes or BYTES, check=step.check
+                )
         return None
 
     async def _refuse(self, run: RunRecord, subject: str, error: SnapkeepError) -> None:

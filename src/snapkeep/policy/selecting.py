@@ -18,6 +18,11 @@ PAGE = 500
 """Assets that are looked at together."""
 
 
+_BACKUP = frozenset({Capability.CREATE, Capability.EXPORT})
+_NEEDED = {"snapshot": frozenset({Capability.CREATE}), "diff": frozenset({Capability.DIFF_FILES})}
+"""What an asset must be able to for a step; for all that works on backups: to be backed up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A policy as it is in the catalog, ready to be used."""
@@ -67,8 +72,7 @@ async def all_assets(catalog: Catalog) -> AsyncIterator[list[Labelled]]:
 
 def can(asset: Asset, step: Step) -> bool:
     """Say whether what a step does is possible with an asset."""
-    needed = {Capability.CREATE} if step.do == "snapshot" else {Capability.CREATE, Capability.EXPORT}
-    return needed <= asset.capabilities
+    return _NEEDED.get(step.do, _BACKUP) <= asset.capabilities
 
 
 async def places(catalog: Catalog, policies: Iterable[Loaded]) -> dict[str, set[Place]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from snapkeep.policy.document import Policy, Step
+from snapkeep.policy.document import KeepRule, Policy, Step
 from snapkeep.policy.retention import Zone, judge
 
 
@@ -39,6 +39,7 @@ class Kept:
     """The points of one step."""
 
     step: Step
+    keep: KeepRule
     moments: list[int] = field(default_factory=list)
     """Seconds since 1970, the oldest first."""
     made: int = 0
@@ -52,9 +53,9 @@ class Kept:
     def prune(self, zone: Zone) -> None:
         """Let retention go over them. Once a day leaves the same as after each run: what one part of a rule keeps no
         more, it never keeps again."""
-        if self.step.keep.forever:
+        if self.keep.forever:
             return
-        verdicts = judge(reversed(self.moments), self.step.keep.rule, zone)
+        verdicts = judge(reversed(self.moments), self.keep.rule, zone)
         left = [then for then, reasons in zip(reversed(self.moments), verdicts, strict=True) if reasons]
         self.deleted += len(self.moments) - len(left)
         self.moments = left[::-1]
@@ -62,9 +63,9 @@ class Kept:
     def reasons(self, zone: Zone) -> list[tuple[int, str]]:
         """Return what is there with why, the newest first."""
         newest_first = self.moments[::-1]
-        if self.step.keep.forever:
+        if self.keep.forever:
             return [(moment, "forever") for moment in newest_first]
-        verdicts = judge(newest_first, self.step.keep.rule, zone)
+        verdicts = judge(newest_first, self.keep.rule, zone)
         return [(moment, "; ".join(reasons)) for moment, reasons in zip(newest_first, verdicts, strict=True)]
 
 
@@ -88,8 +89,8 @@ def _due(policy: Policy, step: Step, start: datetime) -> Iterator[tuple[datetime
 def simulate(policy: Policy, start: datetime, days: int, size: Size | None = None) -> Iterator[tuple[Day, list[Kept]]]:
     """Give each day with all that is there at its end, for one asset whose every run succeeds on time."""
     zone = Zone(policy.timezone)
-    kept = {step.name: Kept(step) for step in policy.steps}
-    due = heapq.merge(*(_due(policy, step, start) for step in policy.steps))
+    kept = {step.name: Kept(step, step.keep) for step in policy.steps if step.keep is not None}
+    due = heapq.merge(*(_due(policy, one.step, start) for one in kept.values()))
     local = start.astimezone(policy.zone)
     following = next(due, None)
     for number in range(1, days + 1):

@@ -136,6 +136,11 @@ class Access:
             await self.require(Action.PROGRAM_RUN)
         return named
 
+    async def program(self, name: str | None) -> None:
+        """Raise PermissionDenied when a program is named that looks at a drill, and the caller may not have it run."""
+        if name is not None:
+            await self.require(Action.PROGRAM_RUN)
+
     async def snapshot(self, snapshot_id: str, action: Action) -> SnapshotRecord:
         """Return a snapshot that a request names, if the action on it is allowed. Raises as `require_on`."""
         getting = self._parts.catalog.inventory.snapshot(snapshot_id)

@@ -176,6 +176,7 @@ async def retry_operation(
     await access.require_on(action, operation)
     await access.quiesced(operation.request.get("quiesce") or ())
     await access.programs(Programs(**operation.request.get("programs", {})))
+    await access.program(operation.request.get("check"))
     if operation.kind == "backup":
         await access.repository(operation.request["repository_id"], Action.REPOSITORY_USE)
     return OperationOut.of(await parts.operations.retry(operation, caller))

@@ -16,7 +16,7 @@ from snapkeep.policy.applying import apply, draft
 from snapkeep.policy.plan import Digest
 from snapkeep.policy.planning import plan_of, plans
 from snapkeep.policy.selecting import Loaded
-from snapkeep.server.access import allow
+from snapkeep.server.access import Allowed, allow
 from snapkeep.server.authentication import Caller
 from snapkeep.server.conditional import Expected, Known, answered, tag_of
 from snapkeep.server.context import Context, Parts
@@ -59,7 +59,13 @@ async def show_policy(name: str, parts: Parts, known: Known) -> Response:
 
 @router.put("/policies/{name}", dependencies=CHANGE, response_model=PolicyOut, responses=WOULD)
 async def apply_policy(
-    name: str, expected: Expected, body: PolicyIn, parts: Parts, caller: Caller, dry_run: DryRun = False
+    name: str,
+    expected: Expected,
+    body: PolicyIn,
+    parts: Parts,
+    access: Allowed,
+    caller: Caller,
+    dry_run: DryRun = False,
 ) -> Response:
     """Store a policy, enabled if it is new; all mistakes of its text are told at once, as `fields`.
 
@@ -68,6 +74,8 @@ async def apply_policy(
     known = await parts.catalog.policies.known(name)
     expected.require(_tag(known))
     wanted = await draft(parts.catalog, name, body.text)
+    for step in wanted.written.policy.steps:
+        await access.program(step.check)
     if dry_run:
         what = "change" if known is not None else "add"
         raise Planned(f"{what} the policy {name}", [f"{wanted.assets} assets are under it", *wanted.notes])

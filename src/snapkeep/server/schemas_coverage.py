@@ -12,9 +12,10 @@ from snapkeep.server.schemas import Out
 
 
 class CoverageOut(Out):
-    """How it is with one asset. `state`: ok, late, unprotected or impossible.
+    """How it is with one asset. `state`: ok, late, unproved, unprotected or impossible.
 
-    late: its last good recovery point is older than a policy promises; impossible: its system takes no snapshots of it.
+    late: its last good recovery point is older than a policy promises; unproved: so is the last proof that one can be
+    restored, or something wrong was found since; impossible: its system takes no snapshots of it.
     """
 
     asset: str
@@ -29,6 +30,10 @@ class CoverageOut(Out):
     next_at: datetime | None
     locked_until: datetime | None
     skipped: list[str] = Field(description="Why runs were left out last.")
+    prove_every: str | None = Field(description="The shortest time within which any of these promises a proof.")
+    proved_at: datetime | None = Field(description="When it was proved last that a recovery point can be restored.")
+    failed_at: datetime | None = Field(description="When something wrong was found last, if that was after the proof.")
+    failed: str | None = Field(description="What that was.")
 
     @classmethod
     def of(cls, found: Coverage) -> CoverageOut:
@@ -47,4 +52,8 @@ class CoverageOut(Out):
             next_at=found.next_at,
             locked_until=found.locked_until,
             skipped=list(found.skipped),
+            prove_every=words(found.prove_every) if found.prove_every is not None else None,
+            proved_at=found.proved.at if found.proved is not None else None,
+            failed_at=found.failed.at if found.failed is not None else None,
+            failed=found.failed.reason if found.failed is not None else None,
         )

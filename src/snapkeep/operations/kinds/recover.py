@@ -39,15 +39,19 @@ def below_share(backup: BackupRecord, path: bytes) -> bytes:
 
 
 @dataclass(slots=True)
-class _Pace:
+class Pace:
+    """How fast it goes, for people."""
+
     verb: str
     seen: Progress = field(default_factory=lambda: Progress(0, 0, 0, ""))
     since: float = field(default_factory=time.monotonic)
 
     def take(self, progress: Progress) -> None:
+        """Note how far it is."""
         self.seen = progress
 
     def tell(self) -> Told:
+        """Return phase and progress: files, bytes, rate."""
         rate = self.seen.bytes_read / max(time.monotonic() - self.since, 0.001)
         return f"{self.verb}: {self.seen.files:,} files, {size(self.seen.bytes_read)}, {size(rate)}/s", None
 
@@ -117,7 +121,7 @@ class RecoverHandler(Mover):
     async def _restore(self, run: Run, backup: BackupRecord, target: Path, about: dict[str, Any]) -> dict[str, Any]:
         """Restore to a directory; return `about` and what was done."""
         way = await access(run.catalog, await run.catalog.repositories.get(backup.repository_id), run.host)
-        pace, to_asset = _Pace("restoring"), run.request["target"] is None
+        pace, to_asset = Pace("restoring"), run.request["target"] is None
         paths = [unquote_to_bytes(path) for path in run.request["paths"]] or [b""]
 
         def work(stop: Stop) -> list[RestoreResult]:
@@ -174,7 +178,7 @@ class CheckHandler(Mover):
     async def finish(self, run: Run, ticket: Ticket) -> dict[str, Any]:
         """Check; what was found is the result, also when it is bad: the check itself has succeeded."""
         record = await run.catalog.repositories.get(run.request["repository_id"])
-        way, pace = await access(run.catalog, record, run.host), _Pace("checking")
+        way, pace = await access(run.catalog, record, run.host), Pace("checking")
 
         def work(stop: Stop) -> dict[str, Any]:
             with way.at_work(stop) as (repository, check):
