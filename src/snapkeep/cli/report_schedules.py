@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import part
@@ -25,7 +25,7 @@ def add(
     channel: str,
     cron: str,
     report: Kind = "summary",
-    form: Literal["html", "csv", "json"] = "html",
+    form: Annotated[Literal["html", "csv", "json"], Parameter(name="--format")] = "html",
     timezone: str = "UTC",
     last: str = "7d",
     system: str | None = None,

@@ -88,7 +88,7 @@ def calendar_of(cron: str, timezone: str) -> Schedule:
     """Return when something is due. Raises ValueError for what is no cron expression or no time zone."""
     try:
         zone = ZoneInfo(timezone)
-    except (OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{timezone!r:.80} is no time zone") from error
     return Schedule(cron, zone)
 
