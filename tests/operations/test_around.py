@@ -241,7 +241,9 @@ def test_cancelled_and_the_one_after_fails(around: Around) -> None:
 
 
 def test_a_cancel_does_not_end_the_one_after(around: Around) -> None:
-    around.behave("loud", f"while [ ! -e {around.gate} ]; do sleep 0.1; done; echo whole >> {around.path}")
+    longer_than_a_cancel_takes = "sleep 3"
+    wait = f"while [ ! -e {around.gate} ]; do sleep 0.1; done; {longer_than_a_cancel_takes}"
+    around.behave("loud", f"{wait}; echo whole >> {around.path}")
     operation = around.ask()
     until(lambda: around.log == ["before", "after taken"])
     around.cancel(operation)
@@ -365,6 +367,31 @@ def test_only_who_may_run_programs_names_them(around: Around, people: People, tm
     around.installation.wait(again)
     assert around.log[2:] == ["before", "after taken"]
     around.installation.wait(operator.request("POST", f"/assets/{asset}/snapshots", json={"programs": {}}))
+
+
+POLICY = """\
+name: erp
+assets: [{system: files1, name: projects}]
+steps:
+  - {name: often, do: snapshot, schedule: "* * * * *", keep: {last: 9}, before: slow, after: loud, program_seconds: 1}
+  - {name: away, do: backup, schedule: "* * * * *", keep: {last: 9}, repository: R, before: quiet, after: loud}
+"""
+
+
+def test_a_policy_names_them(around: Around, people: People, tmp_path: Path) -> None:
+    rest, backups = around.installation.rest, Backups(around.installation, tmp_path / "repository")
+    backups.fill()
+    around.behave("slow", "exec sleep 300")
+    body = {"text": POLICY.replace("repository: R", f"repository: {backups.name}")}
+    rest.request("PUT", "/roles/planner", json={"actions": ["policy.read", "policy.change"]})
+    with pytest.raises(PermissionDenied):
+        people.someone("planner").request("PUT", "/policies/erp", json=body)
+    people.someone("administrator").request("PUT", "/policies/erp", json=body)
+    try:
+        until(lambda: len(around.log) == 4, 90)
+        assert sorted(around.log) == ["after failed", "after taken", "before", "before"]
+    finally:
+        rest.request("DELETE", "/policies/erp")
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,11 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
         (step(do="drill", keep=None, repository="vault", bytes="1X"), 4, "a number of bytes"),
         (step(do="drill", keep=None, repository="vault", files="all", bytes="1G"), 4, "all files are restored"),
         (step(do="drill", keep=None, repository="vault", check="../x"), 4, "without a path"),
+        (step(before="../x"), 4, "without a path"),
+        (step(after="a b"), 4, "without a path"),
+        (step(before="x", program_seconds=0), 4, "greater than or equal to 1"),
+        (step(program_seconds=30), 4, "is for programs: name one"),
+        (step(do="diff", keep=None, before="x"), 4, "a diff has no program before a snapshot"),
         (step(jitter="13h"), 4, "at most 12h"),
         (step(jitter=True), 4, "a number with a unit"),
         (step(window="25:00-26:00"), 4, "two times"),
@@ -167,6 +172,7 @@ def test_what_is_wrong(text: str, line: int, words: str) -> None:
     [
         (step().replace("assets", "rpo: 30m\nassets"), "30m is promised, but 'a' leaves up to 1h between two"),
         (step(schedule="0 0 * * *", keep={"hourly": 24}), "'a' comes less often than that"),
+        (step(before="stop"), "no program goes on afterwards with what 'stop' has stopped"),
         (step().replace("assets", "prove_every: 7d\nassets"), "7d is promised, but no step drills"),
         (WEEKLY.replace("assets", "prove_every: 6d\nassets"), "6d is promised, but 'b' leaves up to 7d between two"),
     ],
@@ -203,6 +209,13 @@ def test_steps_that_make_nothing_are_read() -> None:
     for more in right + wrong:
         document = {"name": "p", "assets": [{}], "steps": [base | more]}
         assert validator.is_valid(document) is (more in right), more
+
+
+def test_steps_name_programs() -> None:
+    (written,), mistakes = read_policies(step(before="stop", after="go-on", program_seconds=5))
+    assert (mistakes, written.policy.programs) == ([], ["stop", "go-on"])
+    (drills,), _ = read_policies(WEEKLY)
+    assert drills.policy.programs == ["fsck.sh"]
 
 
 def test_surprises_of_yaml_are_none() -> None:

@@ -11,6 +11,7 @@ from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.operations.clock import Clock
+from snapkeep.operations.programs import Programs
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.document import Policy
 
@@ -57,11 +58,13 @@ class Noted:
         self.fails: Exception | None = None
         self._left = dies_at
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool) -> str:
+    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
         self._take(asset, by)
         return f"snapkeep-{by.operation_id}"
 
-    async def back_up(self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool) -> None:
+    async def back_up(
+        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
+    ) -> None:
         self._take(asset, by)
 
     async def diff(self, asset: AssetRecord, by: Requester) -> None:

@@ -10,6 +10,7 @@ from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import AssetRecord, ChangeListState, RepositoryRecord
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Conflict
+from snapkeep.operations.programs import Programs
 from snapkeep.operations.proving import Proving
 from snapkeep.operations.requester import Requester
 
@@ -21,11 +22,13 @@ class LeftOut(Exception):
 class Asks(Protocol):
     """Each can be asked for again under the same operation id, and raises what the operation itself would."""
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool) -> str:
+    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
         """Take a snapshot of an asset; return its name."""
         ...
 
-    async def back_up(self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool) -> None:
+    async def back_up(
+        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
+    ) -> None:
         """Back an asset up. Raises Conflict when somebody else's backup of it is under way."""
         ...
 
@@ -62,16 +65,19 @@ class AsksOperations:
         self._catalog = catalog
         self._operations = operations
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool) -> str:
+    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
         """Take a snapshot of an asset; return its name."""
-        operation = await self._operations.create(asset, None, by, quiesce=_held(asset, quiesce))
+        held = _held(asset, quiesce)
+        operation = await self._operations.create(asset, None, by, quiesce=held, programs=programs)
         return str(operation.request["name"])
 
-    async def back_up(self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool) -> None:
+    async def back_up(
+        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
+    ) -> None:
         """Back an asset up. Raises Conflict when somebody else's backup of it is under way."""
         place = await self._catalog.repositories.get(repository)
         operation = await self._operations.back_up(
-            asset, place, by, full=False, keep_base=False, quiesce=_held(asset, quiesce)
+            asset, place, by, full=False, keep_base=False, quiesce=_held(asset, quiesce), programs=programs
         )
         if operation.id != by.operation_id:
             raise Conflict(

@@ -200,6 +200,15 @@ class Step(Part):
     schedule: Cron = Field(description="Five fields of cron: minute, hour, day, month, day of the week.")
     repository: Name | None = Field(default=None, description="Where a backup goes, or what is verified or drilled is.")
     quiesce: bool = Field(default=False, description="Hold the asset still meanwhile, where its system can.")
+    before: Program | None = Field(
+        default=None, description="A program of the worker that runs before the snapshot; when it fails, none is taken."
+    )
+    after: Program | None = Field(
+        default=None, description="One that runs afterwards, also when no snapshot could be taken."
+    )
+    program_seconds: Annotated[int, Field(ge=1, le=3600)] | None = Field(
+        default=None, description="How long each of these two may take; default: 60."
+    )
     data: Literal["sample", "all"] | None = Field(
         default=None, description="Of a verification: how much of the content is read; default: sample."
     )
@@ -229,6 +238,8 @@ class Step(Part):
             for field in _SAID
             if field not in {*needs, *takes} and getattr(self, field) not in {None, False}
         ]
+        if self.program_seconds is not None and not (self.before or self.after):
+            wrong.append("`program_seconds` is for programs: name one as `before` or `after`, or take it away")
         if self.files == "all" and self.bytes is not None:
             wrong.append("all files are restored, however many bytes they have: take `bytes` or `files` away")
         if self.jitter is not None and self.jitter > LONGEST_JITTER:
@@ -238,14 +249,20 @@ class Step(Part):
         return self
 
     @property
+    def programs(self) -> list[str]:
+        """The programs of workers that it names."""
+        return [name for name in (self.before, self.after, self.check) if name is not None]
+
+    @property
     def proves(self) -> bool:
         """Whether it proves that a recovery point can be restored."""
         return self.do == "drill" or (self.do == "verify" and self.data == "all")
 
 
+_AROUND: Final = ("before", "after", "program_seconds")
 _FIELDS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
-    "snapshot": (["keep"], ["quiesce"]),
-    "backup": (["repository", "keep"], ["quiesce"]),
+    "snapshot": (["keep"], ["quiesce", *_AROUND]),
+    "backup": (["repository", "keep"], ["quiesce", *_AROUND]),
     "diff": ([], []),
     "verify": (["repository"], ["data"]),
     "drill": (["repository"], ["files", "bytes", "check"]),
@@ -253,6 +270,8 @@ _FIELDS: Final[Mapping[str, tuple[Sequence[str], Sequence[str]]]] = {
 """What a step of each kind needs, and may have, of the fields that not all have."""
 _SAID: Final = {
     "repository": "repository", "keep": "rule of what to keep (`keep`)", "quiesce": "asset to hold still",
+    "before": "program before a snapshot", "after": "program after a snapshot",
+    "program_seconds": "time for programs around a snapshot",
     "data": "data to read", "files": "files to restore", "bytes": "bytes to restore", "check": "program that checks it",
 }  # fmt: skip
 """How people call these."""
@@ -291,6 +310,11 @@ class Policy(Part):
         return any(one.holds(system, kind, name, labels) for one in self.assets) and not any(
             one.holds(system, kind, name, labels) for one in self.exclude
         )
+
+    @property
+    def programs(self) -> list[str]:
+        """The programs of workers that its steps name."""
+        return [name for step in self.steps for name in step.programs]
 
     @property
     def keeping(self) -> dict[str, KeepRule]:

@@ -109,6 +109,8 @@ def advice(policy: Policy) -> Iterator[tuple[Place, str]]:
         if policy.rpo is not None and _is_recovery(policy, step) and (longest := max(gaps)) > policy.rpo:
             hours = words(timedelta(hours=-(-longest // timedelta(hours=1))))
             yield ("rpo",), f"{words(policy.rpo)} is promised, but {step.name!r} leaves up to {hours} between two"
+        if step.before is not None and step.after is None:
+            yield ("steps", number, "before"), f"no program goes on afterwards with what {step.before!r} has stopped"
         if step.keep is not None:
             yield from _unused(number, step.name, step.keep, min(gaps))
         if step.proves:

@@ -26,8 +26,10 @@ from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.metrics import policy_ran
+from snapkeep.operations.programs import SECONDS, Programs
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.asks import Asks, LeftOut
+from snapkeep.policy.document import Step
 from snapkeep.policy.firing import AHEAD, Verdict, decide, first_look
 from snapkeep.policy.selecting import Loaded, places
 
@@ -211,9 +213,9 @@ class Runner:
         repository = step.repository or ""
         match step.do:
             case "snapshot":
-                return await self._asks.snapshot(asset, by, quiesce=step.quiesce)
+                return await self._asks.snapshot(asset, by, quiesce=step.quiesce, programs=_programs(step))
             case "backup":
-                await self._asks.back_up(asset, repository, by, quiesce=step.quiesce)
+                await self._asks.back_up(asset, repository, by, quiesce=step.quiesce, programs=_programs(step))
             case "diff":
                 await self._asks.diff(asset, by)
             case "verify":
@@ -239,3 +241,8 @@ class Runner:
         await self._catalog.audit.append(entry)
         await self._catalog.policy_runs.refused(run, error.message)
         policy_ran("refused")
+
+
+def _programs(step: Step) -> Programs:
+    """Return what runs around the snapshot of a step."""
+    return Programs(before=step.before, after=step.after, seconds=step.program_seconds or SECONDS)

@@ -74,8 +74,8 @@ async def apply_policy(
     known = await parts.catalog.policies.known(name)
     expected.require(_tag(known))
     wanted = await draft(parts.catalog, name, body.text)
-    for step in wanted.written.policy.steps:
-        await access.program(step.check)
+    for program in wanted.written.policy.programs:
+        await access.program(program)
     if dry_run:
         what = "change" if known is not None else "add"
         raise Planned(f"{what} the policy {name}", [f"{wanted.assets} assets are under it", *wanted.notes])
