@@ -27,12 +27,12 @@ ANYTHING = frozenset({"system", "asset", "repository", "labels"})
 PARTS: dict[str, frozenset[str]] = {
     "system": frozenset({"system", "labels"}),
     **dict.fromkeys(("asset", "snapshot", "export", "change-list"), ANYTHING - {"repository"}),
-    **dict.fromkeys(("backup", "protection", "hold", "lock"), ANYTHING),
+    **dict.fromkeys(("backup", "protection", "hold", "lock", "report"), ANYTHING),
     "repository": frozenset({"repository"}),
     **dict.fromkeys(
         ("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification", "policy"), frozenset()
     ),
-    **dict.fromkeys(("system.add", "repository.add"), frozenset()),
+    **dict.fromkeys(("system.add", "repository.add", "report.schedule"), frozenset()),
 }
 """What subjects of these actions have; the subjects of others may have whatever there is."""
 

@@ -31,7 +31,7 @@ KINDS: dict[str, frozenset[ScopeKind]] = {
     "key": _ONLY_ALL,
     "notification": _ONLY_ALL,
     "policy": _ONLY_ALL,
-    Action.REPORT_READ: _ASSETS | {ScopeKind.REPOSITORY},
+    "report": _ASSETS | {ScopeKind.REPOSITORY},
     Action.REPORT_SCHEDULE: _ONLY_ALL,
     Action.SYSTEM_ADD: _ONLY_ALL,
     Action.REPOSITORY_ADD: _ONLY_ALL,
