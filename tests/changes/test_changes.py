@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from snapkeep.changes import blocks
 from snapkeep.changes.renames import DirectoryRenames
-from snapkeep.changes.summary import Summary
+from snapkeep.changes.summary import Summary, extension
 from snapkeep.changes.wire import change_from_dict, change_to_dict
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete
@@ -135,7 +135,50 @@ def test_the_summary_counts_by_operation_type_and_directory() -> None:
             {"path": "\\xff", "entries": 1, "bytes": 0},
             {"path": ".", "entries": 1, "bytes": 1},
         ],
+        "top_extensions": [{"extension": "", "entries": 3}],
+        "distinct_extensions": 1,
+        "extension_renames": 0,
     }
+
+
+def test_the_summary_counts_extensions_of_what_is_there_now() -> None:
+    summary = Summary()
+    summary.add(
+        [
+            Change(ChangeOperation.ADD, ObjectType.FILE, b"d.old/Plan.DOCX", None, 10),
+            Change(ChangeOperation.MODIFY, ObjectType.FILE, b".profile", None, 1),
+            Change(ChangeOperation.RENAME, ObjectType.FILE, b"a/x.docx.locked", b"a/x.docx", 1),
+            Change(ChangeOperation.RENAME, ObjectType.FILE, b"b/y.docx", b"a/y.docx", 1),
+            Change(ChangeOperation.RENAME, ObjectType.DIRECTORY, b"c.new", b"c", 1),
+            Change(ChangeOperation.DELETE, ObjectType.FILE, b"gone.txt", None, 1),
+            Change(ChangeOperation.METADATA, ObjectType.FILE, b"seen.txt", None, 1),
+        ]
+    )
+    found = summary.to_dict()
+    assert {item["extension"]: item["entries"] for item in found["top_extensions"]} == {"docx": 2, "": 1, "locked": 1}
+    assert (found["distinct_extensions"], found["extension_renames"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        (b"a.b/c", b""), (b"c.TXT", b"txt"), (b"..x", b""), (b"x.", b""), (b"a.tar.gz", b"gz"), (b"x.\xff", b"\xff"),
+        (b"x." + b"y" * 99, b"y" * 24),
+    ],
+)  # fmt: skip
+def test_what_an_extension_is(path: bytes, wanted: bytes) -> None:
+    assert extension(path) == wanted
+
+
+def test_the_extensions_of_a_summary_stay_few() -> None:
+    summary = Summary()
+    for number in range(30):
+        summary.add(Change(ChangeOperation.ADD, ObjectType.FILE, b"f.%d" % (number * 1000 + n)) for n in range(1000))
+        summary.add([Change(ChangeOperation.ADD, ObjectType.FILE, b"f.hot")] * 5)
+    assert len(summary._extensions) <= 10_000
+    found = summary.to_dict()
+    assert found["top_extensions"][0] == {"extension": "hot", "entries": 150}
+    assert found["distinct_extensions"] > 10_000
 
 
 def test_the_summary_stays_small() -> None:

@@ -36,6 +36,7 @@ from snapkeep.catalog.report_schedules import ReportSchedules
 from snapkeep.catalog.repositories import Repositories
 from snapkeep.catalog.sealing import Sealing
 from snapkeep.catalog.secrets import SecretBox
+from snapkeep.catalog.signals import ChangeSignals
 from snapkeep.catalog.statistics import Statistics
 from snapkeep.catalog.systems import Systems
 from snapkeep.catalog.workers import Workers
@@ -59,6 +60,7 @@ class Catalog:
         self.drills = Drills(database)
         self.workers = Workers(database)
         self.statistics = Statistics(database)
+        self.signals = ChangeSignals(database, audit, outbox)
         self.sealing = Sealing(database, box)
         self.identities = Identities(database)
         self.providers = Providers(database, box)

@@ -682,3 +682,28 @@ drills = Table(
     Column("reason", ExactText, nullable=False),
     Index(None, "asset_id", "passed", "at"),
 )
+
+# What was thought of a change list: one row for each operation that fetched one.
+signals = Table(
+    "signals",
+    metadata,
+    Column("operation_id", ExactText(36), primary_key=True),
+    Column("asset_id", ExactText(36), ForeignKey("assets.id", ondelete="CASCADE"), nullable=False),
+    # With which others it is compared: the repository of a backup; empty: diffs that stand alone.
+    Column("series", ExactText(36), nullable=False),
+    # No foreign keys: what is looked at later may be gone.
+    Column("backup_id", ExactText(36)),
+    Column("snapshot_id", ExactText(36), nullable=False),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("features", JSON, nullable=False),
+    Column("verdict", JSON, nullable=False),
+    Column("suspicious", Boolean, nullable=False),
+    # Whether people were told: once.
+    Column("told", Boolean, nullable=False),
+    # What is held because of it, as people call it; empty: nothing.
+    Column("held", ExactText, nullable=False),
+    Column("acknowledged_at", UtcDateTime),
+    Column("acknowledged_by", ExactText(63)),
+    Column("acknowledged_reason", ExactText),
+    Index(None, "asset_id", "series", "at"),
+)

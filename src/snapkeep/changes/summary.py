@@ -9,15 +9,30 @@ from typing import Any
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 
 TOP = 10
+TOP_EXTENSIONS = 30
 _MOST_DIRECTORIES = 10_000
+_MOST_EXTENSIONS = 10_000
+_LONGEST_EXTENSION = 24
 _WITH_CONTENT = frozenset({ObjectType.FILE, ObjectType.HARD_LINK})
 """Only these have bytes that a backup would read; the size of a directory is its file system's own business."""
+_STAYS = frozenset({ChangeOperation.ADD, ChangeOperation.MODIFY, ChangeOperation.RENAME})
+"""After these there is a file whose name tells what is in it now."""
+
+
+def extension(path: bytes) -> bytes:
+    """Return what follows the last dot of a name, in lower case, at most 24 bytes; empty: there is none.
+
+    A dot at the beginning hides a file, and one at the end has nothing behind it: neither begins an extension.
+    """
+    stem, dot, end = path[path.rfind(b"/") + 1 :].rpartition(b".")
+    return end[:_LONGEST_EXTENSION].lower() if dot and stem.strip(b".") else b""
 
 
 class Summary:
-    """Counts and bytes by operation and type, and the top-level directories with the most changes.
+    """Counts and bytes by operation, type and extension, and the top-level directories with the most changes.
 
-    Memory is bounded: beyond 10,000 top-level directories the rarest are dropped, so their counts may be low.
+    Memory is bounded: beyond 10,000 top-level directories or extensions the rarest are dropped, so their counts may be
+    low; of more extensions than that, it is told that there are at least so many.
     """
 
     def __init__(self) -> None:
@@ -28,6 +43,9 @@ class Summary:
         self._type_bytes: Counter[str] = Counter()
         self._directories: Counter[bytes] = Counter()
         self._directory_bytes: Counter[bytes] = Counter()
+        self._extensions: Counter[bytes] = Counter()
+        self._most_extensions = 0
+        self._extension_renames = 0
 
     def add(self, changes: Iterable[Change]) -> None:
         """Count these changes."""
@@ -42,12 +60,27 @@ class Summary:
                 self._operation_bytes[change.operation] += change.size
                 self._type_bytes[change.type] += change.size
                 self._directory_bytes[directory] += change.size
+            if change.operation in _STAYS and change.type in _WITH_CONTENT:
+                now = extension(change.path)
+                self._extensions[now] += 1
+                if change.old_path is not None and extension(change.old_path) != now:
+                    self._extension_renames += 1
+        self._bound()
+
+    def _bound(self) -> None:
         if len(self._directories) > _MOST_DIRECTORIES:
             self._directories = Counter(dict(self._directories.most_common(_MOST_DIRECTORIES // 2)))
             self._directory_bytes = Counter({path: self._directory_bytes[path] for path in self._directories})
+        self._most_extensions = max(self._most_extensions, len(self._extensions))
+        if len(self._extensions) > _MOST_EXTENSIONS:
+            self._extensions = Counter(dict(self._extensions.most_common(_MOST_EXTENSIONS // 2)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-safe form; names of directories as text, undecodable bytes escaped."""
+        """Return a JSON-safe form; names as text, undecodable bytes escaped.
+
+        `top_extensions`: of files that were added, modified or renamed, as they are called now; `extension_renames`:
+        files that had another extension before. Lists of earlier versions have none of these.
+        """
         return {
             "entries": self.entries,
             "operations": {
@@ -64,4 +97,10 @@ class Summary:
                 }
                 for path, count in self._directories.most_common(TOP)
             ],
+            "top_extensions": [
+                {"extension": found.decode("utf-8", "backslashreplace"), "entries": count}
+                for found, count in self._extensions.most_common(TOP_EXTENSIONS)
+            ],
+            "distinct_extensions": self._most_extensions,
+            "extension_renames": self._extension_renames,
         }

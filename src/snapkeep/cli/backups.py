@@ -20,6 +20,7 @@ from snapkeep.cli.programs import PROGRAM_SECONDS, After, Before, ProgramSeconds
 from snapkeep.cli.protection import of_backup
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, part
+from snapkeep.cli.signals import tell_signal
 from snapkeep.cli.work import Wait, done, follow
 from snapkeep.model.errors import InvalidInput
 
@@ -336,6 +337,7 @@ def _tell(result: Json, repository: str) -> None:
         say(f"  verified: {verification['verdict']}", "bold red" if wrong else None)
         for example in verification["examples"]:
             say(f"    {example}", "red")
+    tell_signal(result)
     for text in result["left"]:
         say(f"  left: {text}", "yellow")
     if result["partial"]:

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from snapkeep.cli.options import DEFAULT, Common
 from snapkeep.cli.references import Reference, parse_snapshot
+from snapkeep.cli.signals import tell_signal
 from snapkeep.cli.work import Wait, follow
 from snapkeep.model.errors import Incomplete, InvalidInput, Unsupported
 
@@ -102,6 +103,8 @@ def diff(
         ended = follow(common, rest, begun, wait=wait, title=f"Comparing {snapshot}")
         found = rest.request("GET", f"/change-lists/{ended['result']['change_list']}")
         verification = ended["result"].get("verification")
+        if not common.json and form == "table":
+            tell_signal(ended["result"])
     filters = _filters(operation, type, path)
     if form in _WHOLE:
         lines = rest.stream(f"/change-lists/{found['id']}/entries", filters)

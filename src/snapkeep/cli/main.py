@@ -30,6 +30,7 @@ app.command("snapkeep.cli.backups:app", name="backup", help="Back up assets; sea
 app.command("snapkeep.cli.policies:app", name="policy", help="Say what is protected when, and how long; see it before.")
 app.command("snapkeep.cli.coverage:coverage", name="coverage", help="Show what is protected, and what is not.")
 app.command("snapkeep.cli.reports:app", name="report", help="Report what is covered, what there is and what was done.")
+app.command("snapkeep.cli.signals:app", name="signal", help="Show suspicious changes; say that they are harmless.")
 app.command("snapkeep.cli.protection:hold_app", name="hold", help="Keep snapshots and backups until released.")
 app.command("snapkeep.cli.protection:lock_app", name="lock", help="Keep snapshots and backups until a date.")
 app.command("snapkeep.cli.protection:cooling_app", name="cooling", help="Slow down mass deletions.")

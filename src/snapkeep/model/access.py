@@ -40,6 +40,10 @@ class Action(StrEnum):
     CHANGE_LIST_READ = "change-list.read"
     """Names of files are in there."""
     CHANGE_LIST_CREATE = "change-list.create"
+    SIGNAL_READ = "signal.read"
+    """What was thought of change lists; no names of files are in there."""
+    SIGNAL_ACKNOWLEDGE = "signal.acknowledge"
+    """Say that suspicious changes are harmless."""
     BACKUP_READ = "backup.read"
     BACKUP_CREATE = "backup.create"
     BACKUP_FORGET = "backup.forget"
@@ -235,7 +239,7 @@ def _reads(*more: Action) -> frozenset[str]:
     reads = {
         Action.PLUGIN_READ, Action.SYSTEM_READ, Action.ASSET_READ, Action.SNAPSHOT_READ, Action.EXPORT_READ,
         Action.BACKUP_READ, Action.PROTECTION_READ, Action.REPOSITORY_READ, Action.OPERATION_READ, Action.WORKER_READ,
-        Action.METRICS_READ, Action.POLICY_READ, Action.REPORT_READ,
+        Action.METRICS_READ, Action.POLICY_READ, Action.SIGNAL_READ, Action.REPORT_READ,
     }  # fmt: skip
     return frozenset(reads | set(more))
 
@@ -254,7 +258,7 @@ _OFFICE = (
     Action.LOCK_SHORTEN, Action.FOUR_EYES_CHANGE, Action.COOLING_CHANGE,
 )  # fmt: skip
 """What no administrator may do."""
-_PROTECTS = (Action.HOLD_PLACE, Action.LOCK_PLACE, Action.APPROVAL_DECIDE)
+_PROTECTS = (Action.HOLD_PLACE, Action.LOCK_PLACE, Action.APPROVAL_DECIDE, Action.SIGNAL_ACKNOWLEDGE)
 _TELLS = (Action.NOTIFICATION_READ, Action.NOTIFICATION_MANAGE)
 
 ROLES: Mapping[str, tuple[str, frozenset[str]]] = {

@@ -28,6 +28,7 @@ class Event(StrEnum):
     AUDIT_DAMAGED = "audit.damaged"
     PROTECTION_CHANGED = "protection.changed"
     CHANNEL_CHANGED = "channel.changed"
+    CHANGE_SUSPICIOUS = "change.suspicious"
     PROTECTION_MISSED = "protection.missed"
     PROTECTION_RECOVERED = "protection.recovered"
     POLICY_CHANGED = "policy.changed"
@@ -54,6 +55,10 @@ MEANINGS: Mapping[Event, tuple[str, str]] = {
         "enabled; needed, hours and actions, or limit and hours",
     ),
     Event.CHANNEL_CHANGED: ("A channel was changed, turned off or removed; told over the others.", "change"),
+    Event.CHANGE_SUSPICIOUS: (
+        "What changed on an asset is unusual, as after an attack; its last clean recovery point is held.",
+        "operation, asset, reasons, held",
+    ),
     Event.PROTECTION_MISSED: (
         "The last good recovery point of an asset is older than its policies promise; told once.",
         "policies, rpo, last_good, last_good_at",

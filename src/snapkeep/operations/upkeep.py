@@ -27,6 +27,8 @@ PURGE_SECONDS = 600.0
 RESCUE_SECONDS = 10.0
 JOBS_KEPT = timedelta(hours=1)
 WORKERS_KEPT = 86_400.0
+SIGNALS_KEPT = timedelta(days=1000)
+"""What is usual of an asset that is backed up once a week, too."""
 DRILLS_KEPT = timedelta(days=400)
 """What was proved last of an asset is kept beyond that."""
 
@@ -95,6 +97,7 @@ class Upkeep:
         await self._engine.purge(now - JOBS_KEPT)
         await self._catalog.operations.purge(now - self._keep)
         await self._catalog.approvals.purge(now - self._keep)
+        await self._catalog.signals.purge(now - SIGNALS_KEPT)
         await self._catalog.drills.purge(now - DRILLS_KEPT)
         await self._catalog.cooling.purge()
         await self._catalog.answers.purge(now)

@@ -26,6 +26,7 @@ from snapkeep.catalog.records import (
     SnapshotRecord,
     SystemRecord,
 )
+from snapkeep.catalog.signals import SignalRecord
 from snapkeep.model.access import INSTALLATION, Action, Principal, Subject, Visible
 from snapkeep.model.errors import NotFound, PermissionDenied
 from snapkeep.model.protections import ProtectionKind
@@ -45,6 +46,7 @@ AnyRecord = (
     | RepositoryRecord
     | OperationRecord
     | ProtectionRecord
+    | SignalRecord
 )
 
 _READS: dict[type, tuple[Action, str]] = {
@@ -57,6 +59,7 @@ _READS: dict[type, tuple[Action, str]] = {
     RepositoryRecord: (Action.REPOSITORY_READ, "repository list"),
     OperationRecord: (Action.OPERATION_READ, "operation list"),
     ProtectionRecord: (Action.PROTECTION_READ, "hold list"),
+    SignalRecord: (Action.SIGNAL_READ, "signal list"),
 }
 """What one must be allowed to know that a record is there, and where those are listed."""
 
@@ -137,7 +140,7 @@ class Access:
         return named
 
     async def program(self, name: str | None) -> None:
-        """Raise PermissionDenied when a program is named that looks at a drill, and the caller may not have it run."""
+        """Raise PermissionDenied when a program is named, and the caller may not have programs run on workers."""
         if name is not None:
             await self.require(Action.PROGRAM_RUN)
 
@@ -179,6 +182,9 @@ class Access:
                 repository = record.system_name.removeprefix(REPOSITORY) if of_repository else None
                 subject = Subject(system, record.asset_id, repository)
             case ProtectionRecord():
+                system_id = record.system_id
+                subject = Subject(record.system_name, record.asset_id, record.repository_name)
+            case SignalRecord():
                 system_id = record.system_id
                 subject = Subject(record.system_name, record.asset_id, record.repository_name)
         if not self.principal.goes_by_labels:
@@ -364,6 +370,16 @@ def on_protection(action: Action, kind: ProtectionKind | None = None) -> Any:
     return _declare(protection, action)
 
 
+def on_signal(action: Action) -> Any:
+    """Declare an action on the signal of the operation `operation_id`."""
+
+    async def signal(operation_id: str, parts: Parts, access: Allowed) -> SignalRecord:
+        getting = parts.catalog.signals.get(operation_id, access.principal.visible(Action.SIGNAL_READ))
+        return await _found(access, action, SignalRecord, getting, operation_id)
+
+    return _declare(signal, action)
+
+
 async def _found(access: Access, action: Action, kind: type[T], getting: Awaitable[T], wanted: str) -> T:
     """Return what is there and allowed. What is hidden is answered as what is not there, word by word."""
     visible = access.principal.visible(action) or access.principal.visible(_READS[kind][0])
@@ -403,6 +419,8 @@ def name_of(record: AnyRecord) -> str:
             return record.name
         case AssetRecord() | SnapshotRecord() | ExportRecord() | BackupRecord():
             return record.reference
+        case SignalRecord():
+            return f"signal of {record.reference}"
         case ChangeListRecord():
             return f"change list {record.id}"
         case ProtectionRecord():

@@ -30,6 +30,7 @@ from snapkeep.server import (
     routes_protection,
     routes_providers,
     routes_reports,
+    routes_signals,
     routes_systems,
 )
 from snapkeep.server.access import actions_of, allow, for_anyone_known
@@ -94,6 +95,7 @@ def create_app(token: str | None, open_context: Callable[[], AbstractAsyncContex
         routes_protection.router,
         routes_policies.router,
         routes_coverage.router,
+        routes_signals.router,
         routes_reports.router,
         routes_approvals.router,
         routes_identities.router,

@@ -45,9 +45,12 @@ from snapkeep.operations.kinds.quiesce import asked_for
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
 from snapkeep.operations.run import Run, Told
+from snapkeep.operations.sampling import sample_entropy
+from snapkeep.operations.suspicion import look_at_changes
 from snapkeep.operations.text import duration, size
 from snapkeep.repository.repository import Repository
 from snapkeep.repository.snapshots import SnapshotFile
+from snapkeep.signals.entropy import EntropySample
 
 SAMPLE = 100
 """Files that are compared with the snapshot after each backup."""
@@ -94,6 +97,8 @@ class Written:
     result: BackupResult
     reason: str | None
     verification: dict[str, Any]
+    entropy: EntropySample | None
+    """Of files that have changed; None: there is no list of these, or they could not be looked at."""
 
 
 @dataclass(slots=True)
@@ -143,6 +148,7 @@ class BackupHandler(Mover):
             backup = await self._make(run)
         run.past_cancel()
         left = await tidy(run, backup.snapshot_id, "deport")
+        signal = await run.catalog.signals.known(run.operation.id)
         stay = await self._let_bases_go(run, backup)
         snapshot = await run.catalog.inventory.snapshot(backup.snapshot_id)
         made = await run.ended_part("snapshot") if run.request.get("programs") else None
@@ -157,6 +163,7 @@ class BackupHandler(Mover):
             "reason": backup.reason,
             "partial": backup.partial,
             "verification": backup.verification,
+            "signal": signal.to_result() if signal is not None else None,
             "counts": backup.counts,
             "left": left + list(stay.values()),
             "bases_left": list(stay),
@@ -201,6 +208,10 @@ class BackupHandler(Mover):
         export = (await run.catalog.exports.get((exported.result or {})["export_id"])).export
         async with mounted(export, snapshot.snapshot.name, run.host, run.operation.id) as source:
             written = await self._write(run, way, asset, snapshot, plan, source)
+        if plan.changes is not None:  # before the recovery point is known: the retry of one that is looks no more
+            await look_at_changes(
+                run, asset, plan.changes, series=way.record.id, backup_id=_backup_id(run), entropy=written.entropy
+            )
         record = _record(run, way, asset, snapshot, plan, written)
         await run.catalog.backups.record(record)
         return record
@@ -304,7 +315,10 @@ class Job:
             result, reason = self._backup(repository, table, check)
             self.pace.verifying = True
             found = compare(repository, result.snapshot_id, self.request, files=SAMPLE, seed=self.seed, stop=check)
-        return Written(result, reason, found)
+        entropy = None
+        if self.plan.changes is not None:
+            entropy = sample_entropy(self.request.source, self.changes, self.seed, stop)
+        return Written(result, reason, found, entropy)
 
     def _backup(
         self, repository: Repository, table: LinkTable, stop: Callable[[], None]

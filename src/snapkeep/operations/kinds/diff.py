@@ -10,6 +10,7 @@ from snapkeep.model.errors import Incomplete, Unavailable
 from snapkeep.model.work import ChangeBatch, Pending, Ticket
 from snapkeep.operations.kinds.base import Handler, played
 from snapkeep.operations.run import Outage, Run
+from snapkeep.operations.suspicion import is_part, look_at_changes
 from snapkeep.plugin.roles import DiffFiles
 
 SOURCE = "system"
@@ -53,7 +54,10 @@ class DiffHandler(Handler):
         writer = await self._fetch_anew(run, role, ticket)
         await run.report("summarising")
         record = await writer.complete(run.clock.now())
-        return {"change_list": record.id, "entries": record.entries, "summary": record.summary}
+        result: dict[str, Any] = {"change_list": record.id, "entries": record.entries, "summary": record.summary}
+        if record.base_id and not is_part(run.operation):  # who has asked for a part looks at it
+            result["signal"] = await look_at_changes(run, await run.asset(), record)
+        return result
 
     async def _fetch_anew(self, run: Run, role: DiffFiles, ticket: Ticket) -> ChangeListWriter:
         """Fetch; ask for the computation anew when the system forgets the list, as after its restart."""
