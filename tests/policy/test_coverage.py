@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.policy.test_pruning import asset_of, backed_up, catalog, made
-from tests.policy.world import HOUR, HOURLY, START, Noted, SetClock, add_assets, add_policy
+from tests.policy.world import DRILL, HOUR, HOURLY, START, Noted, SetClock, add_assets, add_policy
 
 from snapkeep.catalog.catalog import Catalog
+from snapkeep.catalog.drills import DrillRecord
 from snapkeep.model.protections import LockMode, ProtectionKind
 from snapkeep.policy.coverage import Cover, Coverage, coverage, loaded
 from snapkeep.policy.runner import Runner
@@ -61,3 +63,48 @@ async def test_locks_are_told(catalog: Catalog) -> None:
         )
     told = (await covered(catalog, SetClock()))[(await asset_of(catalog)).reference]
     assert told.locked_until == pytest.approx(ends[1], abs=timedelta(seconds=1))
+
+
+async def test_a_promised_proof(catalog: Catalog) -> None:
+    clock, day = SetClock(), timedelta(days=1)
+    asset = await asset_of(catalog)
+    base = await made(catalog, "a", 0)
+    await backed_up(catalog, "y", 0, base)
+
+    async def found(name: str, **values: Any) -> None:
+        given: dict[str, Any] = {"kind": "drill", "whole": False, "passed": True, "reason": ""} | values
+        record = DrillRecord(
+            operation_id=name, asset_id=asset.id, system_name="files1", asset_name="0", repository_id="repository",
+            repository_name="vault", backup_id="y", at=clock.now(), seconds=1.0, files=1, bytes=1, **given,
+        )  # fmt: skip
+        await catalog.drills.record(record)
+
+    async def cover() -> Cover:
+        return (await covered(catalog, clock))["files1/0"].cover
+
+    await add_policy(catalog, "drills", DRILL, prove_every="1d")
+    assert await cover() is Cover.UNPROTECTED, "what drills makes no recovery points"
+    await add_policy(catalog, "p", HOURLY, rpo="20d", prove_every="30d")
+    await catalog.policies.enable(await catalog.policies.get("drills"), False, now=START, cooling=HOUR)
+    told = (await covered(catalog, clock))["files1/0"]
+    assert (told.cover, told.prove_every, told.proved) == (Cover.UNPROVED, 30 * day, None)
+    await found("sample", kind="verify")
+    assert await cover() is Cover.UNPROVED
+    await found("drill")
+    assert await cover() is Cover.OK
+    assert (await covered(catalog, clock))["files1/0"].proved == await catalog.drills.known("drill")
+    clock.go(timedelta(seconds=1))
+    await found("failed", passed=False, reason="torn")
+    told = (await covered(catalog, clock))["files1/0"]
+    assert (told.cover, told.failed and told.failed.reason) == (Cover.UNPROVED, "torn")
+    clock.go(timedelta(seconds=1))
+    await found("whole", kind="verify", whole=True)
+    assert await cover() is Cover.OK
+    clock.go(20 * day)
+    assert await cover() is Cover.LATE, "that is worse than that it is not proved"
+    await backed_up(catalog, "z", 20 * 24, base)
+    assert await cover() is Cover.OK
+    clock.go(10 * day)
+    assert await cover() is Cover.OK
+    clock.go(timedelta(seconds=1))
+    assert await cover() is Cover.UNPROVED

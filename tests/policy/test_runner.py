@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.policy.world import (
+    BOTH,
+    DRILL,
     HOUR,
     HOURLY,
     MINUTE,
@@ -28,7 +30,9 @@ from tests.support.postgres import Postgres
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.tables import audit, policy_runs
+from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Unavailable, Unsupported
+from snapkeep.policy.asks import LeftOut
 from snapkeep.policy.runner import AT_ONCE, Runner
 
 KEY = b"k" * 32
@@ -233,3 +237,49 @@ async def test_what_cannot_be_read_harms_no_other(catalog: Catalog) -> None:
     await runner.tick()
     await go(runner, clock, HOUR)
     assert len(noted.asked) == 1
+
+
+async def test_steps_that_make_nothing_are_asked_for(catalog: Catalog) -> None:
+    await add_assets(catalog, count=1, capabilities=BOTH | {Capability.DIFF_FILES})
+    await add_assets(catalog, "plain", 1)
+    await add_assets(catalog, "bare", 1, capabilities=frozenset({Capability.CREATE}))
+    often = {"schedule": "0 * * * *"}
+    steps = (
+        DRILL | often,
+        DRILL | often | {"name": "whole", "files": "all", "check": "fsck.sh"},
+        DRILL | often | {"name": "some", "files": 5, "bytes": "1M"},
+        {"name": "read", "do": "verify", "repository": "vault", **often},
+        {"name": "read-all", "do": "verify", "repository": "vault", "data": "all", **often},
+        {"name": "changes", "do": "diff", **often},
+    )
+    await add_policy(catalog, "p", *steps)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, HOUR)
+    drills = ["drill vault 20 1073741824 None", "drill vault None 1073741824 fsck.sh", "drill vault 5 1048576 None"]
+    on_backups = [*drills, "verify vault all", "verify vault sample"]
+    assert sorted(noted.what) == sorted(["diff", *on_backups, *on_backups])
+    assert len(set(noted.operations)) == 11
+
+
+async def test_what_has_nothing_to_do_is_left_out_and_tells_why(catalog: Catalog) -> None:
+    await add_assets(catalog, count=1)
+    await add_policy(catalog, "p", DRILL | {"schedule": "0 * * * *"})
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    noted.fails = LeftOut("there is no recovery point of it in vault yet")
+    await go(runner, clock, HOUR)
+    assert [(row.state, row.reason) for row in await rows(catalog, policy_runs.c.state, policy_runs.c.reason)] == [
+        ("left_out", "there is no recovery point of it in vault yet")
+    ]
+    asset = await catalog.inventory.find_asset("files1", "0")
+    ((_, skipped),) = (await catalog.policy_runs.outlook([asset.id]))[asset.id]
+    assert skipped == "there is no recovery point of it in vault yet"
+    assert not [row for row in await rows(catalog, audit) if row.action.startswith("policy.run")], "that is no failure"
+    noted.fails = None
+    await go(runner, clock, HOUR)
+    assert len(noted.asked) == 1
+    ((_, skipped),) = (await catalog.policy_runs.outlook([asset.id]))[asset.id]
+    assert skipped == ""
