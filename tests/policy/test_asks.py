@@ -56,7 +56,13 @@ async def test_the_two_newest_of_ours_are_compared_once(catalog: Catalog) -> Non
     old, new = await made(catalog, "b", 2), await made(catalog, "c", 3)
     await both.diff(asset, BY)
     assert asked.diffs == [("b", "c")]
-    begun = {"asset_id": asset.id, "base_id": old.id, "new_id": new.id, "source": "system", "now": START}
+    begun: dict[str, Any] = {
+        "asset_id": asset.id,
+        "base_id": old.id,
+        "new_id": new.id,
+        "source": "system",
+        "now": START,
+    }
     await catalog.change_lists.begin("one", **begun)
     with pytest.raises(LeftOut, match="the changes from b to c are known already"):
         await both.diff(asset, BY)
