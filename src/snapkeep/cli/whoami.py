@@ -19,6 +19,7 @@ KINDS: dict[str, frozenset[ScopeKind]] = {
     "export": _ASSETS,
     "change-list": _ASSETS,
     "backup": _ASSETS | {ScopeKind.REPOSITORY},
+    "signal": _ASSETS | {ScopeKind.REPOSITORY},
     "protection": _ASSETS | {ScopeKind.REPOSITORY},
     "hold": _ASSETS | {ScopeKind.REPOSITORY},
     "lock": _ASSETS | {ScopeKind.REPOSITORY},
