@@ -30,6 +30,7 @@ GUIDES = (
     "keys-and-secrets",
     *(["monitor"] if shutil.which("curl") else []),
     "notifications",
+    "reports",
 )
 PREPARED = r"""
 snapkeep simulator nutanix-files --data-dir sim --port 0 --partner-server snapkeep > sim.json &

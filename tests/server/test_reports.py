@@ -71,8 +71,9 @@ def test_what_is_answered(own: Installation) -> None:
         assert answer.headers["content-type"].startswith(kind)
         assert f".{form}" in answer.headers["content-disposition"]
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["content-security-policy"].endswith("frame-ancestors 'none'; sandbox")
-    assert "<script" not in answer.text
+    page = client.get("/v1/reports/summary", params={"format": "html"})
+    assert page.headers["content-security-policy"].endswith("frame-ancestors 'none'; sandbox")
+    assert "<script" not in page.text
     day = report(own.rest, "operations", to="2026-01-08T00:00:00Z")
     assert (day["from"], day["to"], day["rows"]) == ("2026-01-01T00:00:00Z", "2026-01-08T00:00:00Z", [])
 

@@ -16,7 +16,7 @@ STYLE: Final = (
     "header{order:-2}section{order:-1}h1{margin:0}"
     "table{border-collapse:collapse;margin:1em 0}th,td{text-align:left;padding:.2em .8em .2em 0;vertical-align:top;"
     "border-bottom:1px solid #ddd;overflow-wrap:anywhere}td.number{text-align:right}"
-    ".failed,.late,.unprotected{color:#b00020}.ok,.succeeded{color:#1b6e2a}rect{fill:#4a7ab5}"
+    ".failed,.late,.unproved,.unprotected{color:#b00020}.ok,.succeeded{color:#1b6e2a}rect{fill:#4a7ab5}"
 )
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser may do with the page (Content-Security-Policy)."""

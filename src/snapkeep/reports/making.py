@@ -25,7 +25,7 @@ PAGE: Final = 500
 MOST_SHOWN: Final = 50
 """Failures, and assets that are late, that a summary names; the rest is counted."""
 
-_NEEDS_A_LOOK: Final = frozenset({Cover.LATE, Cover.UNPROTECTED})
+_NEEDS_A_LOOK: Final = frozenset({Cover.LATE, Cover.UNPROVED, Cover.UNPROTECTED})
 _FOREVER: Final = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -44,7 +44,7 @@ def report_of(catalog: Catalog, asked: Asked) -> Report:
 _COVERAGE = {
     "asset": "Asset", "kind": "Kind", "state": "State", "policies": "Policies", "last_good": "Last good recovery point",
     "last_good_at": "Of", "age_seconds": "Age in seconds", "rpo": "RPO", "next_at": "Next",
-    "locked_until": "Locked until", "skipped": "Left out",
+    "locked_until": "Locked until", "skipped": "Left out", "proved_at": "Proved",
 }  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def _covered_row(one: Coverage) -> Row:
         "next_at": one.next_at,
         "locked_until": one.locked_until,
         "skipped": list(one.skipped),
+        "proved_at": one.proved.at if one.proved is not None else None,
     }
 
 
@@ -252,14 +253,13 @@ def _summary(catalog: Catalog, asked: Asked) -> Report:
 
 
 def _wrong_row(one: Coverage) -> Row:
-    last = one.last_good
-    rpo = f"RPO {words(one.rpo)}" if one.rpo is not None else None
-    return {
-        "part": one.cover.value,
-        "name": one.asset.reference,
-        "value": rpo,
-        "at": last.taken if last is not None else None,
-    }
+    promise, at = (f"RPO {words(one.rpo)}" if one.rpo is not None else None), None
+    if one.cover is Cover.UNPROVED:
+        promise = f"proof every {words(one.prove_every)}" if one.prove_every is not None else None
+        at = one.proved.at if one.proved is not None else None
+    elif one.last_good is not None:
+        at = one.last_good.taken
+    return {"part": one.cover.value, "name": one.asset.reference, "value": promise, "at": at}
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
