@@ -74,6 +74,7 @@ bench: $(DEV)
 	$(BIN)/python -m benchmarks.backup
 	$(BIN)/python -m benchmarks.linux_host
 	$(BIN)/python -m benchmarks.retention
+	$(BIN)/python -m benchmarks.signals
 
 # CHAOS_OPTIONS="--seed N" repeats a run: the same victims, moments and clients.
 chaos: $(DEV)

@@ -27,7 +27,7 @@ ANYTHING = frozenset({"system", "asset", "repository", "labels"})
 PARTS: dict[str, frozenset[str]] = {
     "system": frozenset({"system", "labels"}),
     **dict.fromkeys(("asset", "snapshot", "export", "change-list"), ANYTHING - {"repository"}),
-    **dict.fromkeys(("backup", "protection", "hold", "lock", "report"), ANYTHING),
+    **dict.fromkeys(("backup", "protection", "hold", "lock", "report", "signal"), ANYTHING),
     "repository": frozenset({"repository"}),
     **dict.fromkeys(
         ("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification", "policy"), frozenset()
