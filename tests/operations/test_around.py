@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.operations.backups import Backups
 from tests.quiesce.hosts import Application, until
-from tests.support.installation import Installation, Json, installed
+from tests.support.installation import Installation, Json, Worker, installed
 from tests.support.people import People
+from tests.support.postgres import Postgres
 
 from snapkeep.model.errors import InvalidInput, PermissionDenied, SnapkeepError
 
@@ -334,6 +335,33 @@ def test_the_server_ends_while_the_one_before_runs(around: Around) -> None:
     around.installation.server.start()
     around.installation.wait(operation)
     assert around.log == ["before", "after failed", "before", "after taken"]
+
+
+def test_another_worker_goes_on(postgres: Postgres, programs: Path, tmp_path: Path) -> None:
+    """What the one that died has begun is ended, and the one after runs where the work is taken over."""
+    url = postgres.create_database()
+    with installed(tmp_path, SNAPKEEP_DATABASE_URL=url, SNAPKEEP_TAKEOVER_SECONDS="2") as installation:
+        installation.server.end(signal.SIGTERM)
+        installation.server.command.append("--no-work")
+        installation.server.start()
+        for name in ("w1", "w2"):
+            worker = installation.workers[name] = Worker(installation.server, name)
+            worker.command += ["--programs", str(programs)]
+            worker.start()
+        installation.reset()
+        around = Around(installation, programs, tmp_path / "log")
+        around.behave("quiet", f"[ -e {around.gate} ] && exit 0; sleep 300 & echo $! > $0.pid; wait")
+        operation = around.ask(programs=BOTH | {"seconds": 300})
+        pid = around.directory / "quiet.pid"
+        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        around.gate.touch()
+        first = installation.workers[str(installation.operation(operation)["worker"])]
+        first.end(signal.SIGKILL)
+        assert installation.wait(operation)["worker"] != first.name
+        assert around.log == ["before", "after failed", "before", "after taken"]
+        assert not Path(f"/proc/{int(pid.read_text())}").exists()
+        assert around.made == 1
+    postgres.drop_database(url)
 
 
 # -- who may -------------------------------------------------------------------------------------------------------
