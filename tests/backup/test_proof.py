@@ -31,10 +31,15 @@ HOSTILE = (b"not utf-8 \xff\n", b"-rf", b"%2e%2e", b"a\\x00b", b"..x", b"\x01")
 
 
 def proved(
-    repository: Repository, point: str, target: Path, files: int | None = 20, most: int = 1 << 30, seed: int = 0
+    repository: Repository,
+    point: str,
+    target: Path,
+    files: int | None = 20,
+    most: int = 1 << 30,
+    room: int = 1 << 40,
 ) -> Proof:
     target.mkdir()
-    found = prove(repository, point, SHARE, target, files=files, most_bytes=most, seed=seed)
+    found = prove(repository, point, SHARE, target, files=files, most_bytes=most, room=room, seed=0)
     assert len(found.errors) == found.error_count
     return found
 
@@ -90,6 +95,7 @@ def test_what_is_damaged_is_found_where_it_matters(repository: Repository, share
     assert proved(repository, second, tmp_path / "c", 31).error_count == 1
     pack, _ = blob_of(repository, second, b"later")
     pack.unlink()
+    assert check_recovery_point(repository, first, data="all").sound
     for data in ("none", "sample", "all"):
         (error,) = check_recovery_point(repository, second, data=data).errors
         assert "which is missing" in error
@@ -124,6 +130,11 @@ def test_not_more_bytes_than_allowed(repository: Repository, share: Path, tmp_pa
         proved(repository, point, tmp_path / "a", most=999)
     found = proved(repository, point, tmp_path / "b", most=3500)
     assert (found.files, found.size) == (3, 3000)
+    with pytest.raises(LimitExceeded, match="Up to 3,500 bytes are to be restored, and there is room for 3,499"):
+        proved(repository, point, tmp_path / "c", most=3500, room=3499)
+    with pytest.raises(LimitExceeded, match="Up to 110,000 bytes"):
+        proved(repository, point, tmp_path / "d", None, room=109_999)
+    assert not list((tmp_path / "d").iterdir())
 
 
 def test_what_was_restored_is_really_read(
@@ -202,7 +213,7 @@ def test_it_ends_when_it_is_told_to(repository: Repository, share: Path, tmp_pat
     (tmp_path / "a").mkdir()
     with pytest.raises(Stopped):
         prove(
-            repository, point, SHARE, tmp_path / "a", files=None, most_bytes=1 << 30, seed=0,
+            repository, point, SHARE, tmp_path / "a", files=None, most_bytes=1 << 30, room=1 << 40, seed=0,
             progress=restoring.append, stop=stop,
         )  # fmt: skip
 

@@ -132,7 +132,11 @@ def test_every_route_by_nobody(installation: Installation, token: str) -> None:
 
 def real_one(path: str, there: dict[str, str], found: re.Match[str]) -> str:
     """Return something that is there for a parameter of a path."""
-    by_path = {"/repositories": {"name": there["repository"]}, "/locks": {"protection_id": there["lock"]}}
+    by_path = {
+        "/repositories": {"name": there["repository"]},
+        "/locks": {"protection_id": there["lock"]},
+        "/signals": {"operation_id": there["list_id"]},
+    }
     special = next((values for start, values in by_path.items() if path.startswith(start)), {})
     return {"name": "files1", **there, **special}.get(found[1], "x")
 
@@ -163,6 +167,7 @@ def two_assets(
         body = {"name": f"vault-{share}", "location": str(place / "repository"), "password": "secret", "create": True}
         rest.request("POST", "/repositories", json=body)
         backup = installation.run("POST", f"/assets/{asset['id']}/backups", {"repository": f"vault-{share}"})
+        verified = installation.run("POST", f"/backups/{backup['result']['backup_id']}/verify", {})
         found[share] = {
             "asset_id": asset["id"],
             "snapshot_id": first["id"],
@@ -171,6 +176,7 @@ def two_assets(
             "export_id": export["result"]["export_id"],
             "backup_id": backup["result"]["backup_id"],
             "operation_id": backup["id"],
+            "verify_id": verified["id"],
             "repository": f"vault-{share}",
             "hold": rest.request("POST", f"/snapshots/{first['id']}/holds", json={"reason": "test"})["id"],
             "lock": rest.request("POST", f"/snapshots/{first['id']}/locks", json=LOCK)["id"],
@@ -224,6 +230,7 @@ def test_a_scope_hides_the_rest_in_every_list_and_by_every_id(
         ("/operations", "operation_id"),
     ):  # fmt: skip
         assert mine[key] in {item["id"] for item in me.request("GET", path)["data"]}, path
+    assert mine["verify_id"] in {item["operation_id"] for item in me.request("GET", "/drills")["data"]}
     for path in ("assets/{asset_id}", "snapshots/{new_id}", "exports/{export_id}", "change-lists/{list_id}",
                  "backups/{backup_id}", "operations/{operation_id}"):  # fmt: skip
         assert me.request("GET", "/" + path.format(**mine))

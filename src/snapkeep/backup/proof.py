@@ -66,6 +66,7 @@ def prove(
     *,
     files: int | None,
     most_bytes: int,
+    room: int,
     seed: int,
     progress: Report = no_report,
     stop: Stop = never_stop,
@@ -74,17 +75,18 @@ def prove(
 
     `share`: path of the asset in the recovery point. `files`: so many, chosen by `seed` with the same probability
     from all that have at most `most_bytes`, as long as these are enough for them; None: all of it. First all trees are
-    read; when these are wrong, nothing is restored.
+    read; when these are wrong, nothing is restored. `room`: bytes that may be written.
 
     What is wrong is in the result. Raises NotFound or Damaged for a recovery point that cannot be read itself,
     LimitExceeded when each of its files is bigger than `most_bytes` or the target has no room, and what makes the
-    drill impossible.
+    restore impossible.
     """
     sample: Sample[Wanted] = Sample(files or 0, seed)
-    bigger = 0
+    bigger = whole = 0
 
     def on_file(path: bytes, size: int, blobs: list[BlobId]) -> None:
-        nonlocal bigger
+        nonlocal bigger, whole
+        whole += size
         if size > most_bytes:
             bigger += 1
         elif files is not None:
@@ -96,6 +98,11 @@ def prove(
         for text in found.errors:
             work.proof.error(text)
         work.proof.error_count = found.error_count
+    elif (wanted := min(whole, most_bytes) if files is not None else whole) > room:
+        raise LimitExceeded(
+            f"Up to {wanted:,} bytes are to be restored, and there is room for {room:,}",
+            next_step="Make room in the directory of the worker, or restore less.",
+        )
     elif files is None:
         work.all()
     elif bigger and not sample.chosen:

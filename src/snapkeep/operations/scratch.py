@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,11 @@ log = structlog.get_logger(__name__)
 def scratches(host: Host) -> Path:
     """Return the directory of scratch directories; every one of them is ours. Another worker has its own."""
     return host.directory / "drills" / host.name
+
+
+def room(place: Path) -> int:
+    """Return how many bytes may be written there: a tenth of what is free stays, for the worker itself."""
+    return shutil.disk_usage(place).free * 9 // 10
 
 
 async def clear(host: Host, name: str) -> None:

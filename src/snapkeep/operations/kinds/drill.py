@@ -24,7 +24,7 @@ from snapkeep.operations.kinds.recover import Pace, below_share
 from snapkeep.operations.programs import MOST_SECONDS, run_program
 from snapkeep.operations.repositories import Access, Stop, access
 from snapkeep.operations.run import Run
-from snapkeep.operations.scratch import clear, scratch, scratches
+from snapkeep.operations.scratch import clear, room, scratch, scratches
 
 _NAMED = 3
 """So many errors are in a reason."""
@@ -218,6 +218,7 @@ class DrillHandler(_Prover):
                         target,
                         files=files,
                         most_bytes=run.request["bytes"],
+                        room=room(target),
                         seed=_seed(run),
                         progress=pace.take,
                         stop=check,
