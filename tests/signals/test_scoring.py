@@ -16,7 +16,7 @@ from snapkeep.changes.summary import Summary
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
 from snapkeep.signals.entropy import EntropySample
 from snapkeep.signals.features import Features
-from snapkeep.signals.scoring import MINIMUM, RECENT, THRESHOLD, WINDOW, Verdict, judge
+from snapkeep.signals.scoring import LIMIT, MINIMUM, RECENT, THRESHOLD, WINDOW, Verdict, judge
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -143,10 +143,13 @@ def test_a_slow_drip_is_found_although_no_list_of_it_is_unusual() -> None:
     assert START + 55 * DAY <= verdict.began_at <= START + 60 * DAY, "what is held is from before the drip"
 
 
-def test_a_quiet_list_within_a_drip_does_not_alarm() -> None:
-    history, suspicious = drifting(lists=25)
-    assert suspicious
-    assert not judge(listed(99, 100), history).suspicious
+def test_a_quiet_list_at_the_end_of_a_small_drip_does_not_alarm() -> None:
+    """What came together is enough with this list, but this list is none of the drip."""
+    history = [listed(day, 5) for day in range(60)] + [listed(60 + day, 12) for day in range(14)]
+    quiet_one, another = judge(listed(74, 7), history), judge(listed(74, 12), history)
+    assert (quiet_one.scores["modified"].drift or 0) > LIMIT
+    assert not quiet_one.suspicious
+    assert another.suspicious
 
 
 def test_what_was_acknowledged_begins_the_sum_anew() -> None:

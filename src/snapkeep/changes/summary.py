@@ -13,10 +13,11 @@ TOP_EXTENSIONS = 30
 _MOST_DIRECTORIES = 10_000
 _MOST_EXTENSIONS = 10_000
 _LONGEST_EXTENSION = 24
-_WITH_CONTENT = frozenset({ObjectType.FILE, ObjectType.HARD_LINK})
+_FILE, _HARD_LINK = ObjectType.FILE, ObjectType.HARD_LINK
 """Only these have bytes that a backup would read; the size of a directory is its file system's own business."""
-_STAYS = frozenset({ChangeOperation.ADD, ChangeOperation.MODIFY, ChangeOperation.RENAME})
+_ADD, _MODIFY, _RENAME = ChangeOperation.ADD, ChangeOperation.MODIFY, ChangeOperation.RENAME
 """After these there is a file whose name tells what is in it now."""
+_DELETE = ChangeOperation.DELETE
 
 
 def extension(path: bytes) -> bytes:
@@ -51,17 +52,19 @@ class Summary:
         """Count these changes."""
         for change in changes:
             self.entries += 1
-            self._operations[change.operation] += 1
-            self._types[change.type] += 1
-            head, slash, _ = change.path.partition(b"/")
+            operation, kind, path = change.operation, change.type, change.path
+            self._operations[operation] += 1
+            self._types[kind] += 1
+            head, slash, _ = path.partition(b"/")
             directory = head if slash else b"."
             self._directories[directory] += 1
-            if change.operation is not ChangeOperation.DELETE and change.type in _WITH_CONTENT:
-                self._operation_bytes[change.operation] += change.size
-                self._type_bytes[change.type] += change.size
-                self._directory_bytes[directory] += change.size
-            if change.operation in _STAYS and change.type in _WITH_CONTENT:
-                now = extension(change.path)
+            if operation is _DELETE or (kind is not _FILE and kind is not _HARD_LINK):
+                continue  # compared by identity: an enumeration's hash takes longer than all of this
+            self._operation_bytes[operation] += change.size
+            self._type_bytes[kind] += change.size
+            self._directory_bytes[directory] += change.size
+            if operation is _MODIFY or operation is _ADD or operation is _RENAME:
+                now = extension(path)
                 self._extensions[now] += 1
                 if change.old_path is not None and extension(change.old_path) != now:
                     self._extension_renames += 1
