@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.backup.mutations import Mutator
 from tests.backup.support import request
-from tests.backup.test_check import backed_up, damage, packs
+from tests.backup.test_check import backed_up, cut, damage, packs
 
 from snapkeep.backup.check import SAMPLE, Sample, check_recovery_point
 from snapkeep.backup.nodes import tree_text
@@ -94,6 +94,9 @@ def test_what_is_damaged_is_found_where_it_matters(repository: Repository, share
     assert drilled.files == 31
     assert proved(repository, second, tmp_path / "c", 31).error_count == 1
     pack, _ = blob_of(repository, second, b"later")
+    cut(pack)
+    assert check_recovery_point(repository, first).sound
+    assert "which is damaged" in check_recovery_point(repository, second).errors[0]
     pack.unlink()
     assert check_recovery_point(repository, first, data="all").sound
     for data in ("none", "sample", "all"):

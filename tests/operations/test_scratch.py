@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ DEEP = 1500
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(directory=tmp_path / "host")
+def host(tmp_path: Path) -> Iterator[Host]:
+    yield Host(directory=tmp_path / "host")
+    subprocess.run(["rm", "-rf", "--", tmp_path / "host"], check=True)  # pytest itself cannot remove what is so deep
 
 
 def fill(place: Path, outside: Path) -> None:
