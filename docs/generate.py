@@ -159,8 +159,9 @@ def answers(operation: Json) -> list[str]:
         if status >= "4":  # an error, of the same form for all routes; the page says so once
             continue
         content = answer.get("content", {})
-        kinds = [kind(content["application/json"]["schema"])] if "application/json" in content else []
-        kinds += [f"`{media}`" for media in content if media != "application/json"]
+        described = content.get("application/json", {}).get("schema")
+        kinds = [kind(described)] if described else []
+        kinds += [f"`{media}`" for media in content if media != "application/json" or not described]
         found.append(f"{status}, {' or '.join(kinds)}" if kinds else f"{status}, no body")
     return found
 
