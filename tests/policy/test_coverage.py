@@ -101,10 +101,12 @@ async def test_a_promised_proof(catalog: Catalog) -> None:
     await found("whole", kind="verify", whole=True)
     assert await cover() is Cover.OK
     clock.go(20 * day)
-    assert await cover() is Cover.LATE, "that is worse than that it is not proved"
+    assert await cover() is Cover.LATE
     await backed_up(catalog, "z", 20 * 24, base)
     assert await cover() is Cover.OK
     clock.go(10 * day)
     assert await cover() is Cover.OK
     clock.go(timedelta(seconds=1))
     assert await cover() is Cover.UNPROVED
+    clock.go(10 * day)
+    assert await cover() is Cover.LATE, "that is worse than that it is not proved"
