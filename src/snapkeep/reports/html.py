@@ -12,7 +12,7 @@ from snapkeep.reports.text import left_out_text, shown
 
 # What comes last in the page is known last, and shown first: figures stand above the rows that they count.
 STYLE: Final = (
-    "body{display:flex;flex-direction:column;font:14px/1.4 sans-serif;margin:2em;color:#222}"
+    "body{display:flex;flex-direction:column;align-items:flex-start;font:14px/1.4 sans-serif;margin:2em;color:#222}"
     "header{order:-2}section{order:-1}h1{margin:0}"
     "table{border-collapse:collapse;margin:1em 0}th,td{text-align:left;padding:.2em .8em .2em 0;vertical-align:top;"
     "border-bottom:1px solid #ddd;overflow-wrap:anywhere}td.number{text-align:right}"
