@@ -356,7 +356,7 @@ def exit_codes() -> list[list[str]]:
         CANCELLED: "the operation was cancelled",
         PARTIAL: "`snapkeep backup run` wrote a partial recovery point: something could not be read",
         LEFT: "`snapkeep reconcile` found something that is not mended",
-        UNCOVERED: "`snapkeep coverage` found something unprotected, or a recovery point that is too old",
+        UNCOVERED: "`snapkeep coverage` found something unprotected, or a recovery point or a proof that is too old",
         130: "ended by Ctrl-C; an operation that was begun goes on in the server",
         141: "the reader of the output has left (`snapkeep ... | head`)",
     }

@@ -187,7 +187,7 @@ def check(
     if common.json:
         output.print_json(operation)
     else:
-        output.show_one(common, found, hide=("sound", "errors", "error_count"))
+        output.show_one(common, found, hide=("sound", "errors", "error_count", "files_read"))
         for error in found["errors"]:
             output.console.print(output.printable(error), style="red", markup=False, soft_wrap=True)
         verdict, style = (
