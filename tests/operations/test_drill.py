@@ -227,6 +227,17 @@ def test_what_is_forgotten_meanwhile_is_no_failed_proof(drilled: Drilled) -> Non
     assert drilled.scratch == []
 
 
+def test_a_locked_repository_is_waited_for(drilled: Drilled) -> None:
+    backup = drilled.backups.make()
+    repository = Repository.open(LocalBackend(Path(drilled.backups.location)), "secret")
+    with repository.locked(exclusive=True):
+        asked = [drilled.ask(what, backup) for what in ("verify", "drill")]
+        phase = "the repository is locked; waiting for its end"
+        until(lambda: {drilled.installation.operation(one)["phase"] for one in asked} == {phase}, 30)
+    repository.close()
+    assert all(drilled.installation.wait(one)["result"]["passed"] for one in asked)
+
+
 def test_a_policy_drills_across_a_kill(drilled: Drilled) -> None:
     """Which point it is was decided before; what was restored before is gone; what it is told of is that it passed."""
     backups, installation = drilled.backups, drilled.installation

@@ -17,7 +17,7 @@ from snapkeep.backup.proof import prove
 from snapkeep.catalog.drills import DrillKind, DrillRecord
 from snapkeep.catalog.paging import ALL
 from snapkeep.catalog.records import BackupRecord
-from snapkeep.model.errors import Conflict, Damaged, NotFound, Timeout, VendorError
+from snapkeep.model.errors import Busy, Conflict, Damaged, NotFound, Timeout, VendorError
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Mover
 from snapkeep.operations.kinds.recover import Pace, below_share
@@ -25,6 +25,10 @@ from snapkeep.operations.programs import MOST_SECONDS, run_program
 from snapkeep.operations.repositories import Access, Stop, access
 from snapkeep.operations.run import Run
 from snapkeep.operations.scratch import clear, room, scratch, scratches
+
+LOCKED_SECONDS = 600.0
+"""How long a repository that somebody has locked is waited for."""
+LOOK_SECONDS = 2.0
 
 _NAMED = 3
 """So many errors are in a reason."""
@@ -77,7 +81,7 @@ class _Prover(Mover):
         begun = run.clock.monotonic()
         await run.report("opening the repository")
         try:
-            found = await self._found(run, way, backup)
+            found = await self._when_free(run, way, backup)
         except Damaged as error:
             found = Found(0, 0, False, (str(error),), 1)
         if found.error_count:
@@ -101,6 +105,19 @@ class _Prover(Mover):
         )
         await run.catalog.drills.record(record)
         return record
+
+    async def _when_free(self, run: Run, way: Access, backup: BackupRecord) -> Found:
+        """Look at it, once nobody has the repository for himself alone, as who forgets something has. Raises Busy."""
+        until = run.clock.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                return await self._found(run, way, backup)
+            except Busy:
+                if run.clock.monotonic() >= until:
+                    raise
+            await run.report("the repository is locked; waiting for its end")
+            await run.pause(LOOK_SECONDS)
+            await self._there(run, backup.id)
 
     @abstractmethod
     async def _found(self, run: Run, way: Access, backup: BackupRecord) -> Found:
@@ -208,7 +225,7 @@ class DrillHandler(_Prover):
         pace = Pace("restoring")
 
         def work(stop: Stop) -> Found:
-            target.mkdir(mode=0o700)
+            target.mkdir(mode=0o700, exist_ok=True)
             with way.at_work(stop) as (repository, check):
                 try:
                     proof = prove(
