@@ -30,7 +30,8 @@ PARTS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("backup", "protection", "hold", "lock", "report", "signal"), ANYTHING),
     "repository": frozenset({"repository"}),
     **dict.fromkeys(
-        ("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification", "policy"), frozenset()
+        ("audit", "identity", "approval", "four-eyes", "cooling", "key", "notification", "policy", "program"),
+        frozenset(),
     ),
     **dict.fromkeys(("system.add", "repository.add", "report.schedule"), frozenset()),
 }

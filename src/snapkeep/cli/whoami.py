@@ -32,6 +32,7 @@ KINDS: dict[str, frozenset[ScopeKind]] = {
     "key": _ONLY_ALL,
     "notification": _ONLY_ALL,
     "policy": _ONLY_ALL,
+    "program": _ONLY_ALL,
     "report": _ASSETS | {ScopeKind.REPOSITORY},
     Action.REPORT_SCHEDULE: _ONLY_ALL,
     Action.SYSTEM_ADD: _ONLY_ALL,
