@@ -298,6 +298,15 @@ def test_who_may(drilled: Drilled) -> None:
         for rest, path, body in refused:
             with pytest.raises(PermissionDenied):
                 rest.request("POST", path, json=body)
+        drilled.installation.rest.request("PUT", "/roles/planner", json={"actions": ["policy.read", "policy.change"]})
+        planner = people.someone("planner")
+        text = (
+            "name: p\nassets: [{}]\nsteps:\n"
+            f"  - {{name: d, do: drill, schedule: 0 3 * * 0, repository: {drilled.backups.name}"
+        )
+        with pytest.raises(PermissionDenied, match=r"program\.run"):
+            planner.request("PUT", "/policies/p", json={"text": f"{text}, check: waits}}\n"})
+        assert planner.request("PUT", "/policies/p", json={"text": f"{text}}}\n"})["name"] == "p"
     finally:
         people.close()
 
