@@ -1,6 +1,6 @@
 """How often signals are wrong, and how much they see: generated histories of assets, normal ones and attacked ones.
 
-    python -m benchmarks.signals [--assets 60] [--seed 1000] [--tuning]
+    python -m benchmarks.signals [--assets 100] [--seed 1000] [--tuning]
 
 Normal: each asset lives for two years of daily lists: a rhythm of weekdays, growth, noise with heavy tails, the ends of
 months, holidays, clean-ups, imports, reorganisations (moved, not changed), days without a list, and changes of habit

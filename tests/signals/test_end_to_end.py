@@ -113,6 +113,7 @@ def test_from_a_quiet_life_to_an_attack_and_back(own: Installation, tmp_path: Pa
         assert len(signals(own, suspicious=True, acknowledged=False)) == 2
         until(lambda: len(hooks.got) == 2)
         assert len(list(own.rest.pages("/protections", ended=True))) == 1, "one hold for the whole incident"
+        assert len(own.rest.request("GET", "/audit", params={"actor": "signals"})["data"]) == 1
     acknowledged(own, found["operation_id"])
     assert len(list(own.rest.pages("/protections"))) == 1, "people let go of holds, nobody else"
 

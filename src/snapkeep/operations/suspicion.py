@@ -121,12 +121,13 @@ async def _suspected(run: Run, asset: AssetRecord, signal: SignalRecord) -> Sign
             "held": held,
         },
     )
-    return await run.catalog.signals.tell(signal, held, notice, [_placed(run, hold)] if hold else [])
+    placed = [_placed(run, hold)] if hold is not None and hold.id == _hold_id(run) else []
+    return await run.catalog.signals.tell(signal, held, notice, placed)
 
 
 async def _hold(run: Run, first: SignalRecord) -> ProtectionRecord | None:
     """Hold the last clean recovery point, unless it is held for the same already. None: there is none."""
-    protections, hold_id = run.catalog.protections, run.request_id("hold what was clean")
+    protections, hold_id = run.catalog.protections, _hold_id(run)
     try:
         return await protections.get(hold_id)
     except NotFound:
@@ -164,6 +165,10 @@ async def _clean(run: Run, first: SignalRecord) -> Sequence[BackupRecord | Snaps
     ]
     before.sort(key=lambda point: (point[0] <= began, point[1], point[0]), reverse=True)
     return [point for _, _, point in before]
+
+
+def _hold_id(run: Run) -> str:
+    return run.request_id("hold what was clean")
 
 
 def _is_wrong(backup: BackupRecord) -> bool:
