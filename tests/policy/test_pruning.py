@@ -190,8 +190,22 @@ async def test_what_is_locked_at_the_last_moment_stays(catalog: Catalog) -> None
     assert [one.reference for one, _ in done.deleted] == ["files1/0@b"]
 
 
+async def test_while_there_are_points_of_the_future_it_deletes_nothing_by_itself(catalog: Catalog) -> None:
+    record = await add_policy(catalog, "p", HOURLY | {"keep": {"last": 1}})
+    for number, name in ((0, "a"), (1, "b"), (25, "of-a-clock-that-was-wrong")):
+        await made(catalog, name, number)
+    await pass_time(catalog, record)
+    clock, deleted = SetClock(START + 2 * HOUR), Deleted(catalog)  # b is the newest, really
+    pruner = Pruner(catalog, deleted, clock)
+    assert await pruner.retain(record.id) is not None
+    assert deleted.names == []
+    clock.go(20 * HOUR)
+    assert await pruner.retain(record.id) is not None
+    assert deleted.names == ["a", "b"]
+
+
 async def test_by_itself_it_waits_deletes_no_more_than_it_may_and_takes_turns(catalog: Catalog) -> None:
-    clock = SetClock()
+    clock = SetClock(START + 30 * HOUR)
     record = await add_policy(
         catalog, "p", HOURLY | {"keep": {"last": 1}}, NIGHTLY | {"keep": {"last": 1}}, delete_at_most=2
     )

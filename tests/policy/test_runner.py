@@ -33,6 +33,7 @@ from snapkeep.catalog.tables import audit, policy_runs
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Unavailable, Unsupported
 from snapkeep.policy.asks import LeftOut
+from snapkeep.policy.firing import AHEAD
 from snapkeep.policy.runner import AT_ONCE, Runner
 
 KEY = b"k" * 32
@@ -68,8 +69,8 @@ async def test_each_hour_of_some_days_is_run_once_for_each_asset(catalog: Catalo
     await go(Runner(catalog, noted, clock), clock, 15 * HOUR)  # another process
     columns = policy_runs.c.step, policy_runs.c.due_at, policy_runs.c.state, policy_runs.c.snapshot_name
     found = await rows(catalog, *columns)
-    clock.time -= 24 * HOUR
-    await go(runner, clock, 24 * HOUR)
+    clock.time -= AHEAD - HOUR
+    await go(runner, clock, AHEAD - HOUR)
     clock.go(timedelta(days=7))
     await runner.tick()
     assert len(set(noted.operations)) == len(noted.operations) == 5 * (45 + 1) + 5 * (2 + 1)
@@ -81,20 +82,36 @@ async def test_each_hour_of_some_days_is_run_once_for_each_asset(catalog: Catalo
     assert {bool(row.snapshot_name) for row in found if row.step == "nightly"} == {False}
 
 
-async def test_a_clock_that_was_a_year_ahead_stops_nothing(catalog: Catalog) -> None:
+@pytest.mark.parametrize("by", [timedelta(days=1), timedelta(days=365)])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_clock_that_was_ahead_stops_nothing(catalog: Catalog, by: timedelta, restarted: bool) -> None:
     await add_assets(catalog, count=2)
     await add_policy(catalog)
     clock, noted = SetClock(), Noted()
     runner = Runner(catalog, noted, clock)
     await runner.tick()
-    await go(runner, clock, 2 * HOUR)
-    clock.time += timedelta(days=365)
-    await go(runner, clock, 10 * MINUTE)
-    clock.time -= timedelta(days=365)
+    await go(runner, clock, 26 * HOUR)
+    clock.time += by
+    await go(runner, clock, HOUR)
+    clock.time -= by
     before = len(noted.asked)
-    assert before == 2 * 3
-    await go(runner, clock, 3 * HOUR)
+    assert before == 2 * 28
+    await go(Runner(catalog, noted, clock) if restarted else runner, clock, 3 * HOUR)
     assert len(set(noted.operations)) == len(noted.operations) == before + 2 * 3
+
+
+async def test_moments_that_come_again_since_the_clock_was_wrong_are_run_again(catalog: Catalog) -> None:
+    await add_assets(catalog, count=2)
+    await add_policy(catalog)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, 30 * HOUR)
+    clock.time -= timedelta(days=1)
+    await go(runner, clock, 30 * HOUR)
+    assert len(set(noted.operations)) == len(noted.operations) == 2 * 60
+    await go(Runner(catalog, noted, clock), clock, 2 * HOUR)
+    assert len(set(noted.operations)) == len(noted.operations) == 2 * 62
 
 
 async def test_who_dies_between_claim_and_asking_leaves_nothing_undone(catalog: Catalog) -> None:

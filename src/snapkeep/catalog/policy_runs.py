@@ -131,11 +131,11 @@ class PolicyRuns:
             async with self._database.begin() as connection:
                 await connection.execute(delete(policy_positions).where(mine), rows[start : start + _TOGETHER])
 
-    async def look_again(self, after: datetime, now: datetime) -> int:
-        """Have those looked at now that have dealt with a moment after another; return how many these are."""
-        ahead = update(policy_positions).where(_positions.due_at > after, _positions.look_at > now)
+    async def begin_anew(self, after: datetime, now: datetime) -> int:
+        """Have those begin now that have dealt with a moment after another; return how many these are."""
+        ahead = update(policy_positions).where(_positions.due_at > after)
         async with self._database.begin() as connection:
-            return (await connection.execute(ahead.values(look_at=now))).rowcount
+            return (await connection.execute(ahead.values(due_at=now, look_at=now))).rowcount
 
     async def due(self, now: datetime, limit: int) -> list[Position]:
         """Return the positions to be looked at, at most so many: of each policy and system in turn."""

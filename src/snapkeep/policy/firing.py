@@ -1,7 +1,9 @@
 """What is to be done now about one step of one asset: pure, so that a year of it is tried out in seconds.
 
-A position says which due moment was dealt with last. Only moments behind that count, so a clock that is set back makes
-nothing run twice; and only the latest of them does, so a time in which nothing ran is made up for once, at most.
+A position says which due moment was dealt with last. Only moments behind that count, so a clock that is set back a
+little makes nothing run twice; and only the latest of them does, so a time in which nothing ran is made up for once, at
+most. A clock that is set back by more than three hours was wrong: then the new time counts at once, as with Debian's
+cron(8), and positions that lie ahead of it begin anew. Else nothing would be protected before it has caught up.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ GRACE: Final = timedelta(minutes=15)
 """What begins so much later than it could counts as missed."""
 AGAIN: Final = timedelta(seconds=30)
 """After so long it is looked again whether the run before has ended."""
-AHEAD: Final = timedelta(days=2)
-"""A position that is so far in the future is of a clock that was wrong."""
+AHEAD: Final = timedelta(hours=3)
+"""A clock that is set back by more than that was wrong, and so is what lies further in the future."""
 _SPANS: Final = tuple(timedelta(days=days) for days in (1, 40, 400, 5000))
 _MARGIN: Final = timedelta(days=1)
 
@@ -98,8 +100,6 @@ def decide(
     `delay`: of this asset, within the jitter of the step. `dealt_with`: the last due moment that was. `still_runs`:
     the run before has not ended.
     """
-    if dealt_with > now + AHEAD:
-        dealt_with = now
     due = calendar.latest(dealt_with, now - delay)
     if due is None:
         following = calendar.next(max(dealt_with, now - delay))

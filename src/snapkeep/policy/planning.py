@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.policy_points import PointRecord
@@ -30,6 +31,11 @@ class AssetPlan:
     def record(self, item: Item) -> PointRecord:
         """Return the snapshot or the recovery point of an item."""
         return self.records[item.point.id]
+
+    @property
+    def newest_at(self) -> datetime | None:
+        """When the newest was taken; None: there is nothing, or that is not known."""
+        return self.record(self.items[0]).taken if self.items else None
 
     def going(self) -> list[PointRecord]:
         """Return what would go, the oldest first."""

@@ -21,6 +21,7 @@ from snapkeep.operations.asking import Asking
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.forgetting import Forgetting
 from snapkeep.operations.requester import Requester
+from snapkeep.policy.firing import AHEAD
 from snapkeep.policy.plan import Refused
 from snapkeep.policy.planning import plan_of, plans
 from snapkeep.policy.selecting import Loaded
@@ -103,6 +104,12 @@ class Pruner:
         done = Pruned()
         waiting: list[Refused] = []
         async for plan in plans(self._catalog, policy):
+            if plan.newest_at is not None and plan.newest_at > self._clock.now() + AHEAD:
+                log.warning(
+                    "there are points of the future, by a clock that was wrong; until then nothing is deleted",
+                    policy=record.name, asset=plan.asset.reference, newest_at=plan.newest_at.isoformat(),
+                )  # fmt: skip
+                continue
             waiting += plan.refused
             too_many = {one.step for one in plan.refused}
             for one in plan.refused:

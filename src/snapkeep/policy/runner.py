@@ -49,9 +49,11 @@ _RUNS: Final = uuid.UUID("0c9d3a52-3a0e-4a35-8a53-0a5d0f4c6e11")
 log = structlog.get_logger(__name__)
 
 
-def run_id(policy_id: str, step: str, asset_id: str, due_at: datetime) -> str:
-    """Return the id of a run and of its operation: the same for the same due moment, whoever asks."""
-    return str(uuid.uuid5(_RUNS, f"{policy_id} {step} {asset_id} {due_at.isoformat()}"))
+def run_id(position: Position, due_at: datetime) -> str:
+    """Return the id of a run and of its operation: the same for the same due moment after the same run before, whoever
+    asks. So a moment that comes again, since the clock was wrong, has another."""
+    where = f"{position.policy_id} {position.step} {position.asset_id}"
+    return str(uuid.uuid5(_RUNS, f"{where} {due_at.isoformat()} {position.operation_id or ''}"))
 
 
 class Runner:
@@ -66,6 +68,7 @@ class Runner:
         self._selected = self._purged = -PURGE_SECONDS
         self._fresh = True
         self._more = False
+        self._offset: float | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -84,6 +87,7 @@ class Runner:
         """Do what is due now; say whether there is more of it than was taken."""
         now = self._clock.now()
         await self._read(now)
+        await self._correct(now)
         await self._finish_left(now)
         if not self._loaded:
             return False
@@ -117,12 +121,7 @@ class Runner:
             log.warning("a policy cannot be read, and does not run", policy=record.name, reason=str(error))
 
     async def _select(self, now: datetime) -> None:
-        """Begin with assets that have come under a policy, and end with those that have left it.
-
-        What was dealt with far in the future was so by a clock that was wrong: it is looked at now.
-        """
-        if ahead := await self._catalog.policy_runs.look_again(now + AHEAD, now):
-            log.warning("the clock was set back; what it was ahead of begins anew", positions=ahead)
+        """Begin with assets that have come under a policy, and end with those that have left it."""
         for policy_id, wanted in (await places(self._catalog, self._loaded.values())).items():
             one = self._loaded[policy_id]
             known = await self._catalog.policy_runs.places(policy_id)
@@ -136,6 +135,17 @@ class Runner:
     @staticmethod
     def _delay(one: Loaded, step: str, asset_id: str) -> timedelta:
         return one.calendars[step].schedule.delay(one.policy.name, step, asset_id)
+
+    async def _correct(self, now: datetime) -> None:
+        """Go by the new time when the clock was set back far: as we have seen, or before this process began."""
+        offset = now.timestamp() - self._clock.monotonic()
+        by = AHEAD.total_seconds() if self._offset is None else self._offset - offset
+        if by >= AHEAD.total_seconds():
+            after = now + AHEAD if self._offset is None else now
+            if ahead := await self._catalog.policy_runs.begin_anew(after, now):
+                log.warning("the clock was set back; what it was ahead of begins anew", positions=ahead)
+            self._fresh = True
+        self._offset = offset
 
     # -- what is due -------------------------------------------------------------------------------------------------
     async def _fire(self, positions: list[Position], now: datetime) -> None:
@@ -161,7 +171,7 @@ class Runner:
         run: RunRecord | None = None
         if decision.verdict is Verdict.RUN:
             run = RunRecord(
-                operation_id=run_id(position.policy_id, step.name, position.asset_id, decision.due_at),
+                operation_id=run_id(position, decision.due_at),
                 policy_id=position.policy_id,
                 policy=one.policy.name,
                 step=step.name,
