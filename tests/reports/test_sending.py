@@ -163,6 +163,37 @@ async def test_what_was_missed_comes_once_with_the_newest_period(catalog: Catalo
     assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY + 11 * DAY
 
 
+async def test_a_clock_that_was_ahead_keeps_no_report_for_years(catalog: Catalog, mails: Mails) -> None:
+    await add(catalog, mails.target())
+    await add(catalog, mails.target(), "a-broken", timezone="Nowhere/Else", due_at=MONDAY + 4000 * DAY)
+    await ReportSender(catalog, SetClock(MONDAY + 10 * 364 * DAY)).look()  # another Monday
+    assert (await catalog.report_schedules.get("weekly")).due_at > MONDAY + 10 * 364 * DAY
+    clock = SetClock(MONDAY + DAY)
+    stale = await catalog.report_schedules.get("weekly")
+    await ReportSender(catalog, clock).look()
+    assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY + 7 * DAY
+    assert not await catalog.report_schedules.bring_back(stale, MONDAY), "it was moved meanwhile"
+    assert len(await waiting(catalog)) == 1
+    clock.go(6 * DAY)
+    await ReportSender(catalog, clock).look()
+    first, second = sorted(row.data["details"]["to"] for row in await waiting(catalog))
+    assert (first, second) == ((MONDAY + 7 * DAY).isoformat(), (MONDAY + 10 * 364 * DAY).isoformat())
+
+
+@pytest.mark.parametrize("behind", [timedelta(seconds=5), timedelta(hours=2)])
+async def test_what_a_server_has_sent_whose_clock_is_a_little_ahead_is_not_sent_again(
+    catalog: Catalog, mails: Mails, behind: timedelta
+) -> None:
+    await add(catalog, mails.target())
+    await ReportSender(catalog, SetClock(MONDAY)).look()
+    clock = SetClock(MONDAY - behind)
+    await ReportSender(catalog, clock).look()
+    assert (await catalog.report_schedules.get("weekly")).due_at == MONDAY + 7 * DAY
+    clock.go(behind)
+    await ReportSender(catalog, clock).look()
+    assert len(await waiting(catalog)) == 1
+
+
 async def test_it_comes_at_the_same_hour_when_clocks_change(catalog: Catalog, mails: Mails) -> None:
     saturday = datetime(2027, 10, 30, 5, tzinfo=UTC)
     await add(catalog, mails.target(), cron="0 7 * * *", last=DAY, due_at=saturday)

@@ -83,6 +83,12 @@ class ReportSchedules:
         async with self._database.connect() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
+    async def due_after(self, moment: datetime) -> list[ReportSchedule]:
+        """Return those that are not due before a moment has passed."""
+        query = _QUERY.where(report_schedules.c.due_at > moment).order_by(report_schedules.c.due_at)
+        async with self._database.connect() as connection:
+            return [_record(row) for row in await connection.execute(query)]
+
     async def attachment(self, delivery_id: str) -> Attachment | None:
         """Return the file that goes with a delivery, if one does."""
         query = select(attachments).where(attachments.c.delivery_id == delivery_id)
@@ -137,6 +143,12 @@ class ReportSchedules:
                 await connection.execute(told.values(note="the channel is off"))
         self._outbox.wake()
         return True
+
+    async def bring_back(self, schedule: ReportSchedule, due_at: datetime) -> bool:
+        """Have one be due at another time. False: it was moved on meanwhile, or removed."""
+        mine = (report_schedules.c.id == schedule.id) & (report_schedules.c.due_at == schedule.due_at)
+        async with self._database.single(durable=True) as connection:
+            return bool((await connection.execute(update(report_schedules).where(mine).values(due_at=due_at))).rowcount)
 
     async def _put(
         self, connection: AsyncConnection, schedule: ReportSchedule, notice: Notice, file: Attachment

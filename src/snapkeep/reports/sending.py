@@ -7,7 +7,7 @@ before has sent nothing, and leaves it due; from then on the sender of notificat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from snapkeep.model.notifications import Notice, OwnEvent
 from snapkeep.model.reports import ReportKind
 from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
+from snapkeep.policy.firing import AHEAD
 from snapkeep.policy.schedule import Schedule
 from snapkeep.reports.making import report_of
 from snapkeep.reports.report import Asked
@@ -53,18 +54,43 @@ class ReportSender:
     async def look(self) -> None:
         """Send what is due; that one fails keeps no other from it. What was missed comes once."""
         now = self._clock.now()
-        for schedule in await self._catalog.report_schedules.due(now):
-            try:
-                await self._fire(schedule, now)
-            except Exception as error:
-                if is_outage(error):
-                    raise
-                log.exception("a report cannot be sent; it is tried again", schedule=schedule.name)
+        schedules = self._catalog.report_schedules
+        await self._each(self._bring_back, await schedules.due_after(now + AHEAD), now)
+        await self._each(self._fire, await schedules.due(now), now)
 
     async def send(self, schedule: ReportSchedule) -> str | None:
         """Send one now, of the period that ends now; return the delivery's id. None: its channel is off."""
         notice, file = await self._made(schedule, self._clock.now())
         return await self._catalog.report_schedules.send(schedule, notice, file)
+
+    async def _each(
+        self,
+        do: Callable[[ReportSchedule, datetime], Awaitable[None]],
+        schedules: Sequence[ReportSchedule],
+        now: datetime,
+    ) -> None:
+        for schedule in schedules:
+            try:
+                await do(schedule, now)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                log.exception("a report cannot be sent; it is tried again", schedule=schedule.name)
+
+    async def _bring_back(self, schedule: ReportSchedule, now: datetime) -> None:
+        """Have one be due when its calendar says, that a clock which was wrong has moved on too far.
+
+        A server whose clock is a little ahead has moved it on rightly: that is to what comes behind `AHEAD`, at most.
+        """
+        calendar = calendar_of(schedule.cron, schedule.timezone)
+        if schedule.due_at <= next(calendar.after(now + AHEAD)):
+            return
+        next_at = next(calendar.after(now))
+        if await self._catalog.report_schedules.bring_back(schedule, next_at):
+            log.warning(
+                "a clock was wrong; a report is due sooner again",
+                schedule=schedule.name, was=schedule.due_at.isoformat(), next_at=next_at.isoformat(),
+            )  # fmt: skip
 
     async def _fire(self, schedule: ReportSchedule, now: datetime) -> None:
         calendar = calendar_of(schedule.cron, schedule.timezone)
