@@ -194,6 +194,7 @@ async def test_while_there_are_points_of_the_future_it_deletes_nothing_by_itself
     record = await add_policy(catalog, "p", HOURLY | {"keep": {"last": 1}})
     for number, name in ((0, "a"), (1, "b"), (25, "of-a-clock-that-was-wrong")):
         await made(catalog, name, number)
+    await made(catalog, "foreign", 10_000, policy="")  # whatever the clock of a system shows
     await pass_time(catalog, record)
     clock, deleted = SetClock(START + 2 * HOUR), Deleted(catalog)  # b is the newest, really
     pruner = Pruner(catalog, deleted, clock)

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,6 +98,48 @@ async def test_a_clock_that_was_ahead_stops_nothing(catalog: Catalog, by: timede
     assert before == 2 * 28
     await go(Runner(catalog, noted, clock) if restarted else runner, clock, 3 * HOUR)
     assert len(set(noted.operations)) == len(noted.operations) == before + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "unended"),
+    [({"window": "22:00-06:00"}, False), ({"overlap": "queue"}, True)],
+)
+async def test_what_waits_by_a_clock_that_was_ahead_waits_no_more(
+    catalog: Catalog, changes: dict[str, Any], unended: bool
+) -> None:
+    await add_assets(catalog, count=1)
+    await add_policy(catalog, "p", HOURLY | {"schedule": "0 12 * * *"} | changes)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, 35 * HOUR)
+    before = len(noted.asked)
+    noted.running = set(noted.operations) if unended else set()
+    clock.time += timedelta(days=365, hours=2)  # 13:00 of a day on which it waits
+    await go(runner, clock, 10 * MINUTE)
+    clock.time -= timedelta(days=365, hours=2)
+    noted.running = set()
+    await go(runner, clock, 24 * HOUR)
+    assert len(noted.asked) == before + 1
+
+
+async def test_a_clock_that_is_behind_repeats_nothing(catalog: Catalog) -> None:
+    await add_assets(catalog, count=2)
+    await add_policy(catalog, "p", HOURLY, HOURLY | {"name": "yearly", "schedule": "0 0 1 1 *"})
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, 3 * HOUR)
+    before = len(noted.asked)
+    for minutes in (10, 120):  # a machine that starts without a battery; another whose clock nobody sets
+        behind = SetClock(datetime(2020, 1, 1, tzinfo=UTC))
+        other = Runner(catalog, noted, behind)
+        await go(other, behind, minutes * MINUTE)
+        behind.time = clock.time
+        await go(other, behind, 30 * MINUTE)
+    assert len(noted.asked) == before
+    await go(runner, clock, HOUR)
+    assert len(noted.asked) == before + 2
 
 
 async def test_moments_that_come_again_since_the_clock_was_wrong_are_run_again(catalog: Catalog) -> None:

@@ -45,6 +45,8 @@ class PointRecord:
     is_good: bool
     """All of the asset can be restored from it, as far as is known; false of what is being deleted."""
     deleting: bool = False
+    due_at: datetime | None = None
+    """For which due moment a policy has made it, by our own clock."""
     repository: str | None = None
     kept_by: list[str] = field(default_factory=list)
     """What keeps it, in words."""
@@ -115,6 +117,7 @@ async def _snapshots(connection: AsyncConnection, asset_ids: Sequence[str]) -> l
             row.policy or "",
             row.step or "",
             is_good=True,
+            due_at=row.due_at,
         )
         for row in await connection.execute(query)
     ]
@@ -122,7 +125,13 @@ async def _snapshots(connection: AsyncConnection, asset_ids: Sequence[str]) -> l
 
 async def _backups(connection: AsyncConnection, asset_ids: Sequence[str]) -> list[PointRecord]:
     query = (
-        select(backups, repositories.c.name.label("repository"), policy_runs.c.policy, policy_runs.c.step)
+        select(
+            backups,
+            repositories.c.name.label("repository"),
+            policy_runs.c.policy,
+            policy_runs.c.step,
+            policy_runs.c.due_at,
+        )
         .select_from(
             backups.join(repositories).outerjoin(policy_runs, policy_runs.c.operation_id == backups.c.operation_id)
         )
@@ -138,6 +147,7 @@ async def _backups(connection: AsyncConnection, asset_ids: Sequence[str]) -> lis
             row.policy or "",
             row.step or "",
             is_good=not row.partial and not (row.verification or {}).get("differing"),
+            due_at=row.due_at,
             repository=row.repository,
         )
         for row in await connection.execute(query)

@@ -131,11 +131,20 @@ class PolicyRuns:
             async with self._database.begin() as connection:
                 await connection.execute(delete(policy_positions).where(mine), rows[start : start + _TOGETHER])
 
-    async def begin_anew(self, after: datetime, now: datetime) -> int:
-        """Have those begin now that have dealt with a moment after another; return how many these are."""
-        ahead = update(policy_positions).where(_positions.due_at > after)
+    async def begin_anew(self, after: datetime, later: datetime, now: datetime) -> int:
+        """Have those begin now that have dealt with a moment after another; return how many these are.
+
+        Those that wait for a moment after `later` are looked at now, and runs that were claimed in the future count as
+        claimed now.
+        """
+        ahead = update(policy_positions).where(_positions.due_at > after).values(due_at=now, look_at=now)
+        waiting = update(policy_positions).where(_positions.look_at > later).values(look_at=now)
+        open_ones = and_(policy_runs.c.state == RunState.CLAIMED.value, policy_runs.c.claimed_at > now)
         async with self._database.begin() as connection:
-            return (await connection.execute(ahead.values(due_at=now, look_at=now))).rowcount
+            found = (await connection.execute(ahead)).rowcount
+            await connection.execute(waiting)
+            await connection.execute(update(policy_runs).where(open_ones).values(claimed_at=now))
+        return found
 
     async def due(self, now: datetime, limit: int) -> list[Position]:
         """Return the positions to be looked at, at most so many: of each policy and system in turn."""
@@ -198,7 +207,12 @@ class PolicyRuns:
 
     async def left_out(self, run: RunRecord, reason: str) -> None:
         """Note that there was nothing to do."""
-        mine = and_(_positions.policy_id == run.policy_id, _positions.operation_id == run.operation_id)
+        mine = and_(
+            _positions.policy_id == run.policy_id,
+            _positions.step == run.step,
+            _positions.asset_id == run.asset_id,
+            _positions.operation_id == run.operation_id,
+        )
         async with self._database.begin() as connection:
             ended = update(policy_runs).where(policy_runs.c.operation_id == run.operation_id)
             await connection.execute(ended.values(state=RunState.LEFT_OUT.value, reason=reason))

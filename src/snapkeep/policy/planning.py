@@ -33,9 +33,9 @@ class AssetPlan:
         return self.records[item.point.id]
 
     @property
-    def newest_at(self) -> datetime | None:
-        """When the newest was taken; None: there is nothing, or that is not known."""
-        return self.record(self.items[0]).taken if self.items else None
+    def last_due_at(self) -> datetime | None:
+        """The last due moment for which a policy has made any of it, by our own clock; None: there is none."""
+        return max((one.due_at for one in self.records.values() if one.due_at is not None), default=None)
 
     def going(self) -> list[PointRecord]:
         """Return what would go, the oldest first."""

@@ -103,12 +103,10 @@ class Pruner:
         by = Requester(f"policy:{record.name}", is_operation=True)
         done = Pruned()
         waiting: list[Refused] = []
+        ahead: list[str] = []
         async for plan in plans(self._catalog, policy):
-            if plan.newest_at is not None and plan.newest_at > self._clock.now() + AHEAD:
-                log.warning(
-                    "there are points of the future, by a clock that was wrong; until then nothing is deleted",
-                    policy=record.name, asset=plan.asset.reference, newest_at=plan.newest_at.isoformat(),
-                )  # fmt: skip
+            if plan.last_due_at is not None and plan.last_due_at > self._clock.now() + AHEAD:
+                ahead.append(plan.asset.reference)
                 continue
             waiting += plan.refused
             too_many = {one.step for one in plan.refused}
@@ -124,6 +122,14 @@ class Pruner:
             await self._delete(going, by, done)
         if waiting:
             await self._catalog.outbox.tell(_refused(record.name, waiting), quiet=QUIET)
+        if ahead:
+            log.warning(
+                "nothing is deleted where there are points of the future",
+                policy=record.name,
+                assets=len(ahead),
+                one=ahead[0],
+            )
+            await self._catalog.outbox.tell(_of_the_future(record.name, ahead), quiet=QUIET)
         return done
 
     async def _is_the_same(self, record: PolicyRecord) -> bool:
@@ -164,6 +170,19 @@ def _refused(policy: str, waiting: Sequence[Refused]) -> Notice:
         subject=policy,
         actor=f"policy:{policy}",
         details={"assets": len({one.asset_id for one in waiting}), "points": points, "most": most},
+    )
+
+
+def _of_the_future(policy: str, assets: Sequence[str]) -> Notice:
+    """Return what is told of assets that have points of the future: by these, those that are made now look old."""
+    return Notice(
+        event=Event.RETENTION_REFUSED,
+        message=f"Retention of the policy {policy} deletes nothing of {len(assets)} assets, such as {assets[0]}: the "
+        "clock was wrong, and they have points of the future",
+        next_step="Wait until that time has come, or delete these points: see `snapkeep snapshot list`.",
+        subject=policy,
+        actor=f"policy:{policy}",
+        details={"assets": len(assets), "points": 0, "most": 0},
     )
 
 

@@ -41,6 +41,10 @@ SELECT_SECONDS: Final = 60.0
 LEFT_SECONDS: Final = 30
 """A run that was claimed so long ago, and not asked for, is asked for by whoever sees it."""
 TRIED_FOR: Final = timedelta(hours=1)
+STEADY_SECONDS: Final = 900.0
+"""How long a clock that was set must go steadily before its time counts: a machine that starts may set it again."""
+FAR: Final = timedelta(days=2)
+"""What waits for longer than that at a start is looked at once."""
 PURGE_SECONDS: Final = 3600.0
 RUNS_KEPT: Final = timedelta(days=2)
 
@@ -69,6 +73,10 @@ class Runner:
         self._fresh = True
         self._more = False
         self._offset: float | None = None
+        """Of the clock to the monotonic one, at the last look."""
+        self._steady_from: float | None = None
+        """Since when the clock goes steadily, when it is to be seen whether it was set back; else None."""
+        self._saw_back = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -137,15 +145,26 @@ class Runner:
         return one.calendars[step].schedule.delay(one.policy.name, step, asset_id)
 
     async def _correct(self, now: datetime) -> None:
-        """Go by the new time when the clock was set back far: as we have seen, or before this process began."""
-        offset = now.timestamp() - self._clock.monotonic()
-        by = AHEAD.total_seconds() if self._offset is None else self._offset - offset
-        if by >= AHEAD.total_seconds():
-            after = now + AHEAD if self._offset is None else now
-            if ahead := await self._catalog.policy_runs.begin_anew(after, now):
-                log.warning("the clock was set back; what it was ahead of begins anew", positions=ahead)
-            self._fresh = True
+        """Go by the new time when the clock was set back far: as we have seen, or before this process began.
+
+        Not before the clock goes steadily, nor while it is behind that of the database: then it is ours that is wrong.
+        """
+        monotonic = self._clock.monotonic()
+        offset = now.timestamp() - monotonic
+        if (stepped := self._offset - offset if self._offset is not None else 0.0) > AHEAD.total_seconds():
+            self._saw_back = True
+        if self._offset is None or abs(stepped) > AHEAD.total_seconds():
+            self._steady_from = monotonic
         self._offset = offset
+        if self._steady_from is None or monotonic - self._steady_from < STEADY_SECONDS:
+            return
+        if now >= await self._catalog.database.now() - AHEAD:
+            after, later = (now, now) if self._saw_back else (now + AHEAD, now + FAR)
+            if ahead := await self._catalog.policy_runs.begin_anew(after, later, now):
+                log.warning("the clock was set back; what it was ahead of begins anew", positions=ahead)
+        else:
+            log.warning("the clock is behind that of the database: set it")
+        self._steady_from, self._saw_back = None, False
 
     # -- what is due -------------------------------------------------------------------------------------------------
     async def _fire(self, positions: list[Position], now: datetime) -> None:
