@@ -126,6 +126,25 @@ async def test_operations_of_a_period(catalog: Catalog) -> None:
     assert (nothing["rows"], list(nothing["figures"]["success rate"].values())) == ([], [None])
 
 
+async def test_what_works_on_a_repository_is_about_the_system_of_its_asset(catalog: Catalog) -> None:
+    await add_assets(catalog, "other", 1)
+    mine = (await catalog.inventory.assets("files1"))[0].id
+    failed: Json = {"system": "repository:vault", "error": {"code": "damaged", "message": "m"}}
+    await operation(catalog, 0, "verify", "failed", asset_id=mine, **failed)
+    await operation(catalog, 1, "drill", "succeeded", system="repository:vault", asset_id=mine)
+    await operation(catalog, 2, "check", "failed", **failed)
+    period = {"since": START, "until": NOW}
+    for kind in (ReportKind.OPERATIONS, ReportKind.SUMMARY):
+        told = await read(catalog, kind, system="files1", **period)
+        assert told["figures"]["operations"] == {"failed": 1, "succeeded": 1}
+        assert (await read(catalog, kind, system="other", **period))["figures"]["operations"] == {}
+        assert (await read(catalog, kind, **period))["figures"]["operations"] == {"failed": 2, "succeeded": 1}
+    listed = await read(catalog, ReportKind.OPERATIONS, system="files1", **period)
+    assert [(row["kind"], row["code"]) for row in listed["rows"]] == [("verify", "damaged"), ("drill", None)]
+    named = await read(catalog, ReportKind.SUMMARY, system="files1", **period)
+    assert [row["name"] for row in named["rows"] if row["part"] == "failed"] == ["verify repository:vault/0"]
+
+
 async def test_operations_of_more_than_one_page(catalog: Catalog, monkeypatch: Any) -> None:
     monkeypatch.setattr(making, "PAGE", 2)
     for number in range(5):

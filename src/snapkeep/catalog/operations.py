@@ -124,7 +124,7 @@ class Operations:
         insert = self._database.insert(operations).values(values).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.single(durable=True) as connection:
             row = (await connection.execute(insert.returning(operations))).first()
-        return _record(row) if row is not None else await self.get(operation_id)
+        return record_of(row) if row is not None else await self.get(operation_id)
 
     # -- reading -----------------------------------------------------------------------------------------------------
     async def get(self, operation_id: str, visible: Visible = ALL_VISIBLE) -> OperationRecord:
@@ -142,13 +142,13 @@ class Operations:
             raise NotFound(f"There is no operation {operation_id!r}", next_step="See `snapkeep operation list`.")
         if len(rows) > 1:
             raise InvalidInput(f"{operation_id!r} is the beginning of several operations", next_step="Give more of it.")
-        return _record(rows[0])
+        return record_of(rows[0])
 
     async def known(self, operation_id: str) -> OperationRecord | None:
         """Return an operation by its whole id, None when there is none."""
         async with self._database.connect() as connection:
             row = (await connection.execute(select(operations).where(operations.c.id == operation_id))).first()
-        return _record(row) if row is not None else None
+        return record_of(row) if row is not None else None
 
     async def find(
         self,
@@ -173,7 +173,7 @@ class Operations:
         query = query.where(operations.c.created_at >= since) if since else query
         query = query.where(operations.c.created_at < until) if until else query
         async with self._database.connect() as connection:
-            return await OPERATION_ORDERS.read(connection, query, _record, paging)
+            return await OPERATION_ORDERS.read(connection, query, record_of, paging)
 
     async def faces(self, ids: Collection[str], since: datetime | None) -> list[Face]:
         """Return how these operations are; with `since`, also all that have not ended, or did so since then."""
@@ -189,7 +189,7 @@ class Operations:
         async with self._database.connect() as connection:
             for start in range(0, len(wanted), MOST_AT_ONCE):
                 query = select(operations).where(operations.c.id.in_(wanted[start : start + MOST_AT_ONCE]))
-                found += [_record(row) for row in await connection.execute(query)]
+                found += [record_of(row) for row in await connection.execute(query)]
         return sorted(found, key=lambda record: (record.created_at, record.id))
 
     async def seen_by(self, records: Iterable[OperationRecord]) -> dict[str, tuple[str, str]]:
@@ -216,13 +216,13 @@ class Operations:
         query = select(operations).where(operations.c.ended_at >= since)
         async with self._database.connect() as connection:
             rows = await connection.execute(query.order_by(operations.c.ended_at.desc()).limit(limit))
-            return [_record(row) for row in rows]
+            return [record_of(row) for row in rows]
 
     async def unended(self, system: str) -> list[OperationRecord]:
         """Return the operations of a system that have not ended, paused ones too."""
         query = select(operations).where(operations.c.system_name == system, operations.c.ended_at.is_(None))
         async with self._database.connect() as connection:
-            return [_record(row) for row in await connection.execute(query)]
+            return [record_of(row) for row in await connection.execute(query)]
 
     async def asked_since(self, kind: str, system_id: str, since: datetime) -> bool:
         """Say whether such an operation was asked for since then."""
@@ -268,7 +268,7 @@ class Operations:
         given |= {"claimed_at": now, "claimed_phase": phase}
         async with self._database.single() as connection:
             row = (await connection.execute(_CLAIM, given)).first()
-        return _record(row) if row is not None else None
+        return record_of(row) if row is not None else None
 
     async def update(self, operation_id: str, **values: Any) -> None:
         """Change an operation that has not ended; an ended one is never rewritten. Raises Superseded behind a fence."""
@@ -340,7 +340,7 @@ class Operations:
         async with self._database.begin() as connection:
             row = (await connection.execute(statement.returning(operations), parameters)).first()
             if row is not None:
-                record = _record(row)
+                record = record_of(row)
                 if (notice := await self._notice(connection, record)) is not None:
                     await self._outbox.put(connection, notice)
                 await self._audit.append_in(connection, [_end_of(record)])
@@ -386,7 +386,7 @@ class Operations:
         """Return the operation whose turn it is."""
         async with self._database.connect() as connection:
             row = (await connection.execute(select(operations).where(operations.c.turn == exclusive))).first()
-        return _record(row) if row is not None else None
+        return record_of(row) if row is not None else None
 
     async def purge(self, before: datetime) -> int:
         """Forget operations that ended before; return how many."""
@@ -409,6 +409,14 @@ def is_visible_operation(visible: Visible) -> ColumnElement[bool]:
         asset_id=operations.c.asset_id,
         repository=case((works_on_repository, func.substr(name, len(REPOSITORY) + 1))),
     )
+
+
+def is_about(system: str) -> ColumnElement[bool]:
+    """Return the condition under which an operation is about a system, given its name: by `system_name`, or, of what
+    works on a repository, by its asset's."""
+    its_assets = select(assets.c.id).join(systems).where(systems.c.name == system)
+    of_asset = operations.c.system_name.startswith(REPOSITORY) & operations.c.asset_id.in_(its_assets)
+    return (operations.c.system_name == system) | of_asset
 
 
 def _is_due(due: datetime | None) -> ColumnElement[bool]:
@@ -488,7 +496,8 @@ def _end_of(operation: OperationRecord) -> Entry:
     )
 
 
-def _record(row: Any) -> OperationRecord:
+def record_of(row: Any) -> OperationRecord:
+    """Return the record of a row of `operations`."""
     values = row._asdict()
     values["state"] = OperationState(row.state)
     return OperationRecord(**values)

@@ -1,4 +1,4 @@
-"""Numbers for reports, counted by the database."""
+"""Operations for reports, and numbers that the database counts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, select
 
 from snapkeep.catalog.audit_chain import Outcome
 from snapkeep.catalog.fencing import Database
-from snapkeep.catalog.operations import is_visible_operation
-from snapkeep.catalog.records import OperationState
+from snapkeep.catalog.operations import OPERATION_ORDERS, is_about, is_visible_operation, record_of
+from snapkeep.catalog.paging import Listed, Paging
+from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import audit, operations
 from snapkeep.model.access import Visible
 
@@ -30,15 +31,24 @@ class Wanted:
     def condition(self) -> ColumnElement[bool]:
         """Return it as a condition."""
         mine = [operations.c.created_at >= self.since, operations.c.created_at < self.until]
-        mine += [operations.c.system_name == self.system] if self.system is not None else []
+        mine += [is_about(self.system)] if self.system is not None else []
         return and_(is_visible_operation(self.visible), *mine)
 
 
 class ReportFigures:
-    """The numbers."""
+    """The operations and the numbers."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def find(
+        self, wanted: Wanted, states: Sequence[OperationState] = (), *, paging: Paging
+    ) -> Listed[OperationRecord]:
+        """Return operations, by `OPERATION_ORDERS`."""
+        query = select(operations).where(wanted.condition)
+        query = query.where(operations.c.state.in_([state.value for state in states])) if states else query
+        async with self._database.connect() as connection:
+            return await OPERATION_ORDERS.read(connection, query, record_of, paging)
 
     async def operations(self, wanted: Wanted) -> Sequence[tuple[str, OperationState, int]]:
         """Return the kinds and states of operations, and how many of each there are."""

@@ -153,13 +153,7 @@ def _operations(catalog: Catalog, asked: Asked) -> Report:
     async def pages() -> AsyncIterator[Sequence[Row]]:
         after: str | None = ""
         while after is not None:
-            found = await catalog.operations.find(
-                system=asked.system,
-                since=asked.since,
-                until=asked.until,
-                paging=Paging("created_at", after, PAGE),
-                visible=asked.visible,
-            )
+            found = await catalog.report_figures.find(_wanted(asked), paging=Paging("created_at", after, PAGE))
             yield [_operation_row(one) for one in found]
             after = found.next
 
@@ -225,14 +219,8 @@ def _summary(catalog: Catalog, asked: Asked) -> Report:
             wrong = [one for one in found if one.cover in _NEEDS_A_LOOK][: MOST_SHOWN - shown]
             shown += len(wrong)
             yield [_wrong_row(one) for one in wrong]
-        failed = await catalog.operations.find(
-            system=asked.system,
-            states=(OperationState.FAILED,),
-            since=asked.since,
-            until=asked.until,
-            paging=Paging("-created_at", limit=MOST_SHOWN),
-            visible=asked.visible,
-        )
+        newest = Paging("-created_at", limit=MOST_SHOWN)
+        failed = await catalog.report_figures.find(_wanted(asked), (OperationState.FAILED,), paging=newest)
         yield [
             {"part": "failed", "name": f"{one.kind} {one.target}", "value": _code(one), "at": one.created_at}
             for one in failed
