@@ -43,10 +43,11 @@ async def test_how_it_stands(catalog: Catalog) -> None:
         found("failed since", 1, asset_id="c", passed=False, reason="another"),
         found("failed earlier", 2, asset_id="c", passed=False, reason="one"),
         found("proved before", 3, asset_id="c"),
+        found("by a clock that was wrong", -3650, asset_id="c"),
     ):
         await catalog.drills.record(one)
         await catalog.drills.record(one)
-    standing = await catalog.drills.standing(["a", "b", "c", "d"])
+    standing = await catalog.drills.standing(["a", "b", "c", "d"], NOW)
 
     def names(asset_id: str) -> list[str | None]:
         return [one.operation_id if one is not None else None for one in standing[asset_id]]

@@ -415,6 +415,8 @@ def test_a_policy_names_them(around: Around, people: People, tmp_path: Path) -> 
     with pytest.raises(PermissionDenied):
         people.someone("planner").request("PUT", "/policies/erp", json=body)
     people.someone("administrator").request("PUT", "/policies/erp", json=body)
+    with pytest.raises(PermissionDenied):
+        people.someone("planner").request("POST", "/policies/erp/enable")
     try:
         until(lambda: len(around.log) == 4, 90)
         assert sorted(around.log) == ["after failed", "after taken", "before", "before"]

@@ -257,6 +257,12 @@ def test_what_a_killed_process_left_is_ended_before_the_next_one_begins(director
     assert not list((directory.parent / "data" / "programs").iterdir())
 
 
+def test_it_runs_also_when_that_cannot_be_noted(directory: Path) -> None:
+    put(directory, "#!/bin/sh\necho thawed\n")
+    (directory.parent / "data").write_text("no directory, as nothing can be made on a full disk")
+    assert ran(directory).output == "thawed\n"
+
+
 # -- which are run -------------------------------------------------------------------------------------------------
 def test_without_a_directory_none_is_run() -> None:
     with pytest.raises(Unsupported) as refused:

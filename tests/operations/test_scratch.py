@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from snapkeep.model.errors import Busy
+from snapkeep.model.errors import Busy, LimitExceeded
 from snapkeep.operations.host import Host
-from snapkeep.operations.scratch import clear, remove, remove_leftovers, scratch, scratches
+from snapkeep.operations.scratch import Room, clear, remove, remove_leftovers, scratch, scratches
 
 DEEP = 1500
 """More than Python recurses, and longer than a path may be."""
@@ -42,6 +43,16 @@ def fill(place: Path, outside: Path) -> None:
         os.close(here)
         here = below
     os.close(here)
+
+
+def test_a_tenth_of_what_is_free_stays(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    free = shutil.disk_usage(tmp_path).free
+    assert room.bytes == pytest.approx(free * 0.9, rel=0.05)
+    room.require()
+    room.least = 2 * free  # as if others had written meanwhile
+    with pytest.raises(LimitExceeded, match="bytes are left"):
+        room.require()
 
 
 async def test_it_is_ours_alone_and_gone_in_the_end(host: Host, tmp_path: Path) -> None:

@@ -154,6 +154,18 @@ async def test_what_is_being_deleted_is_not_held_but_the_one_before(
         assert ((await world.operation(job)).result or {})["signal"]["held"] == older.reference
 
 
+async def test_of_snapshots_our_own_is_held(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    async with attacked(sqlite_url(tmp_path / "catalog.sqlite"), simulator) as (world, base, new):
+        assert base.snapshot.created_at is not None
+        ours = await world.given_snapshot(f"ours-{world.clock.new_id()}")
+        async with world.catalog.database.begin() as connection:
+            values = {"created_at": base.snapshot.created_at - timedelta(hours=1), "owned": True}
+            await connection.execute(update(snapshots).where(snapshots.c.id == ours.id).values(values))
+        job = await world.ask("diff", asset_id=new.asset_id, base_id=base.id, new_id=new.id)
+        assert await world.run(job)
+        assert ((await world.operation(job)).result or {})["signal"]["held"] == ours.reference
+
+
 async def test_no_operation_fails_because_of_a_signal(simulator: SimulatorProcess, tmp_path: Path) -> None:
     async with attacked(sqlite_url(tmp_path / "catalog.sqlite"), simulator) as (world, base, new):
         async with world.catalog.database.begin() as connection:  # a past that nobody can read

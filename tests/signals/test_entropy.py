@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapkeep.model.changes import Change, ChangeOperation, ObjectType
+from snapkeep.operations import sampling
 from snapkeep.operations.run import Unwanted
 from snapkeep.operations.sampling import sample_entropy
 from snapkeep.signals.entropy import FILES, PIECE, SMALLEST, choose, shannon
@@ -80,6 +82,24 @@ def test_a_sample_tells_text_from_noise_and_counts_what_it_cannot_read(tmp_path:
     assert text.bits < 3 < 7.9 < noise.bits
     hostile = [changed(path) for path in (b"gone", b"link", b"fifo", b"out/passwd", b"noise/x")]
     assert sample_entropy(tmp_path, lambda: hostile, 1, go_on) == (0.0, 0, 4), "a FIFO is read as nothing"
+
+
+def test_a_list_of_many_is_read_no_longer_than_there_is_time_and_left_by_a_cancel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"x" * 4096)
+    calls = []
+
+    def stop() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Unwanted
+
+    endless = lambda: (changed(b"x") for _ in itertools.count())  # noqa: E731
+    with pytest.raises(Unwanted):
+        sample_entropy(tmp_path, endless, 1, stop)
+    monkeypatch.setattr(sampling, "SECONDS", 0.0)
+    assert sample_entropy(tmp_path, endless, 1, go_on) == (0.0, 0, 0)
 
 
 def test_no_sample_fails_a_backup_and_a_cancel_ends_it(tmp_path: Path) -> None:

@@ -97,13 +97,17 @@ class Drills:
         async with self._database.connect() as connection:
             return await DRILL_ORDERS.read(connection, query, _record, paging)
 
-    async def standing(self, asset_ids: Sequence[str]) -> dict[str, Standing]:
-        """Return how it is with assets, at most some hundreds; those of which nothing is known are not there."""
+    async def standing(self, asset_ids: Sequence[str], until: datetime) -> dict[str, Standing]:
+        """Return how it is with assets, at most some hundreds; those of which nothing is known are not there.
+
+        `until`: what was found later than that is of a clock that was wrong, and does not count.
+        """
         rank = func.row_number().over(
             partition_by=(drills.c.asset_id, drills.c.passed), order_by=(drills.c.at.desc(), drills.c.operation_id)
         )
         counts = or_(not_(drills.c.passed), _proves())
-        ranked = select(drills, rank.label("rank")).where(drills.c.asset_id.in_(asset_ids), counts).subquery()
+        wanted = drills.c.asset_id.in_(asset_ids), drills.c.at <= until, counts
+        ranked = select(drills, rank.label("rank")).where(*wanted).subquery()
         columns = [ranked.c[column.name] for column in drills.c]
         found: dict[str, list[DrillRecord]] = {}
         async with self._database.connect() as connection:

@@ -315,6 +315,12 @@ class Asking:
             for operation in await self._catalog.operations.unended(asset.system_name):
                 same = (operation.request.get("asset_id"), operation.request.get("repository_id"))
                 if operation.kind == "backup" and same == (asset.id, repository.id):
+                    if programs.names and operation.request.get("programs") != programs.request["programs"]:
+                        raise Busy(
+                            f"Another backup of {asset.reference} is under way, without these programs: {operation.id}",
+                            next_step=f"Wait for its end: `snapkeep operation watch {operation.id}`.",
+                            dependents=[operation.id],
+                        )
                     return operation
             return await self._submit("backup", _Subject.of(system, repository.queue), target, request, by)
 

@@ -267,9 +267,15 @@ async def _end_session(leader: int) -> None:
 
 # -- what a process left that was killed ---------------------------------------------------------------------------
 def _note(mark: Path, leader: int) -> None:
-    """Note which process leads the group, and when it began: by both it is known again."""
-    mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark.write_text(f"{leader} {_begun(leader)}")  # torn, it is that of no process
+    """Note which process leads the group, and when it began: by both it is known again.
+
+    What cannot be noted, as on a full disk, runs all the same: only after a kill -9 it would not be found.
+    """
+    try:
+        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mark.write_text(f"{leader} {_begun(leader)}")  # torn, it is that of no process
+    except OSError as error:
+        log.warning("it cannot be noted which program runs", mark=str(mark), reason=str(error))
 
 
 async def _end_left(mark: Path) -> None:
@@ -284,13 +290,14 @@ def _left(mark: Path) -> int | None:
     """Return the process that was noted, if it still runs."""
     try:
         leader, _, begun = mark.read_text().partition(" ")
-    except FileNotFoundError:
+    except OSError:
         return None
     return int(leader) if leader.isdigit() and begun and begun == _begun(int(leader)) else None
 
 
 def _forget(mark: Path) -> None:
-    mark.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        mark.unlink()
 
 
 def _begun(process: int) -> str:

@@ -30,9 +30,22 @@ def scratches(host: Host) -> Path:
     return host.directory / "drills" / host.name
 
 
-def room(place: Path) -> int:
-    """Return how many bytes may be written there: a tenth of what is free stays, for the worker itself."""
-    return shutil.disk_usage(place).free * 9 // 10
+class Room:
+    """What may be written: a tenth of what is free stays, for the worker itself, also when others write meanwhile."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        free = shutil.disk_usage(place).free
+        self.least = free // 10
+        self.bytes = free - self.least
+
+    def require(self) -> None:
+        """Raise LimitExceeded when less than that is left."""
+        if (free := shutil.disk_usage(self._place).free) < self.least:
+            raise LimitExceeded(
+                f"Only {free:,} bytes are left in the directory of the worker",
+                next_step="Others write there, too. Make room, drill less at once, or restore less.",
+            )
 
 
 async def clear(host: Host, name: str) -> None:
@@ -61,10 +74,15 @@ async def scratch(host: Host, name: str) -> AsyncIterator[Path]:
 async def remove_leftovers(host: Host) -> None:
     """Remove what a process that died has left. What cannot be removed is told in the log, and tried at each start."""
     top = scratches(host)
-    for place in await asyncio.to_thread(lambda: list(top.iterdir()) if top.is_dir() else []):
+    try:
+        found = await asyncio.to_thread(lambda: list(top.iterdir()) if top.is_dir() else [])
+    except OSError as error:
+        log.warning("the scratch directories of drills cannot be read", directory=str(top), reason=str(error))
+        return
+    for place in found:
         try:
             await asyncio.to_thread(remove, place)
-        except Busy as error:
+        except (Busy, Unavailable) as error:
             log.warning("a scratch directory of a drill is left", directory=str(place), reason=error.message)
 
 

@@ -150,13 +150,15 @@ async def _hold(run: Run, first: SignalRecord) -> ProtectionRecord | None:
 async def _clean(run: Run, first: SignalRecord) -> Sequence[BackupRecord | SnapshotRecord]:
     """Return what there is of before the first suspicious list that nobody has acknowledged, the best first.
 
-    Of backups those that are whole come first. What was made while a drift had begun already comes last.
+    Of backups those that are whole come first, of snapshots our own: who made others knows of no hold. What was made
+    while a drift had begun already comes last.
     """
     began = datetime.fromisoformat(first.verdict["began_at"])
     points: list[tuple[datetime, bool, BackupRecord | SnapshotRecord]]
     if first.series == DIFFS:
         snapshots = await run.catalog.inventory.snapshots(asset_id=first.asset_id, paging=_LATEST)
-        points = [(one.snapshot.created_at, True, one) for one in snapshots if one.snapshot.created_at is not None]
+        dated = [(one.snapshot.created_at, one) for one in snapshots]
+        points = [(at, one.snapshot.owned, one) for at, one in dated if at is not None]
     else:
         backups = await run.catalog.backups.find(asset_id=first.asset_id, repository_id=first.series, paging=_LATEST)
         points = [(one.snapshot_at or one.created_at, not one.partial, one) for one in backups if not _is_wrong(one)]

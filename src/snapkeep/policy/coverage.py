@@ -12,6 +12,7 @@ from snapkeep.catalog.drills import DrillRecord, Standing
 from snapkeep.catalog.policy_points import PointRecord
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.model.assets import Capability
+from snapkeep.policy.firing import AHEAD
 from snapkeep.policy.selecting import Loaded, labelled
 
 
@@ -75,7 +76,7 @@ async def coverage(
     """Say how it is with some assets, at most some hundreds."""
     ids = [asset.id for asset in assets]
     points, positions = await catalog.policy_points.of(ids), await catalog.policy_runs.outlook(ids)
-    drilled = await catalog.drills.standing(ids)
+    drilled = await catalog.drills.standing(ids, now + AHEAD)
     found = []
     for one in await labelled(catalog, assets):
         over = [policy for policy in policies if one.is_under(policy.policy)]

@@ -96,7 +96,7 @@ class Watcher:
 
 def _is_to_be_told(one: Coverage, since: datetime, now: datetime) -> bool:
     """Say whether it is time: an asset that never had a good recovery point has its RPO to get the first."""
-    return one.age is not None or one.rpo is None or now - since >= one.rpo
+    return one.age is not None or one.rpo is None or not now - one.rpo < since <= now
 
 
 def _missed(one: Coverage) -> Notice:

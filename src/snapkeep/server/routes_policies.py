@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from snapkeep.catalog.policies import POLICY_ORDERS, PolicyRecord
 from snapkeep.model.access import Action
+from snapkeep.model.errors import Conflict
 from snapkeep.operations.requester import Planned
 from snapkeep.policy.applying import apply, draft
 from snapkeep.policy.plan import Digest
@@ -94,8 +95,15 @@ async def remove_policy(name: str, expected: Expected, parts: Parts, caller: Cal
 
 
 @router.post("/policies/{name}/enable", dependencies=CHANGE)
-async def enable_policy(name: str, expected: Expected, parts: Parts, caller: Caller) -> PolicyOut:
+async def enable_policy(name: str, expected: Expected, parts: Parts, access: Allowed, caller: Caller) -> PolicyOut:
     """Let a policy run again, beginning with what is due then. Its retention waits for the cooling time."""
+    record = await parts.catalog.policies.get(name)
+    try:
+        policy = Loaded.of(record).policy
+    except ValueError as error:
+        raise Conflict(f"This version cannot read the policy {name!r}", next_step="Apply its text again.") from error
+    for program in policy.programs:
+        await access.program(program)
     return await _enabled(name, True, expected, parts, caller.name)
 
 

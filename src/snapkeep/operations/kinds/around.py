@@ -86,6 +86,8 @@ async def let_go(run: Run) -> SnapkeepError | None:
 async def _fail(run: Run, programs: Programs, error: Exception) -> NoReturn:
     """Note the error, run the program after, and raise the error."""
     told = error if isinstance(error, SnapkeepError) else SnapkeepError(f"{type(error).__name__}: {error}")
+    if told is not error:
+        log.error("a defect of ours, with programs around it", exc_info=error)
     if not isinstance(error, AuthenticationFailed):  # it is tried again at once, all of it, if the secret has changed
         await run.catalog.operations.update(run.operation.id, error=told.to_dict())
     if (failed := await _after(run, programs, SnapshotOutcome.FAILED)) is not None:

@@ -24,7 +24,7 @@ from snapkeep.operations.kinds.recover import Pace, below_share
 from snapkeep.operations.programs import MOST_SECONDS, run_program
 from snapkeep.operations.repositories import Access, Stop, access
 from snapkeep.operations.run import Run
-from snapkeep.operations.scratch import clear, room, scratch, scratches
+from snapkeep.operations.scratch import Room, clear, scratch, scratches
 
 LOCKED_SECONDS = 600.0
 """How long a repository that somebody has locked is waited for."""
@@ -226,6 +226,12 @@ class DrillHandler(_Prover):
 
         def work(stop: Stop) -> Found:
             target.mkdir(mode=0o700, exist_ok=True)
+            room = Room(target)
+
+            def go_on() -> None:
+                check()
+                room.require()
+
             with way.at_work(stop) as (repository, check):
                 try:
                     proof = prove(
@@ -235,10 +241,10 @@ class DrillHandler(_Prover):
                         target,
                         files=files,
                         most_bytes=run.request["bytes"],
-                        room=room(target),
+                        room=room.bytes,
                         seed=_seed(run),
                         progress=pace.take,
-                        stop=check,
+                        stop=go_on,
                     )
                 except NotFound as error:
                     raise Damaged(error.message) from error
