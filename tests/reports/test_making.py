@@ -36,15 +36,16 @@ def only(*scopes: str) -> Visible:
 async def operation(
     catalog: Catalog, number: int, kind: str, state: str, *, system: str = "files1", **values: Any
 ) -> None:
-    """One that was asked for in the hour of a number."""
+    """One that was asked for in the hour of a number; `ended`: half an hour later."""
     at = START + number * HOUR
+    ended = values.pop("ended", at + HOUR / 2)
     await catalog.operations.add(
         operation_id=f"o{number}-{kind}-{system}", kind=kind, system_id=f"id-{system}", system_name=system, queue="q",
         target=f"{system}/{number}", request={}, requester="anna", exclusive=None, now=at,
     )  # fmt: skip
     async with catalog.database.begin() as connection:
         mine = operations.c.id == f"o{number}-{kind}-{system}"
-        await connection.execute(update(operations).where(mine).values(state=state, ended_at=at + HOUR / 2, **values))
+        await connection.execute(update(operations).where(mine).values(state=state, ended_at=ended, **values))
 
 
 async def test_coverage_of_more_than_one_page(catalog: Catalog) -> None:
@@ -179,6 +180,28 @@ async def test_a_summary_names_what_needs_a_look(catalog: Catalog, monkeypatch: 
     assert "recovery points forgotten" not in hidden["figures"]["points"], "that is not known by system"
     everything = await read(catalog, ReportKind.SUMMARY, since=START, until=NOW, visible=((EVERYWHERE,),))
     assert everything["figures"] == figures
+
+
+async def test_an_end_counts_in_the_summary_of_the_time_when_it_came(catalog: Catalog) -> None:
+    first, second = ({"since": START + n * HOUR, "until": START + (n + 1) * HOUR} for n in (0, 1))
+    await operation(catalog, 0, "backup", "running", ended=None)
+    told = await read(catalog, ReportKind.SUMMARY, **first)
+    assert (told["figures"]["operations"], list(told["figures"]["success rate"].values())) == ({}, [None])
+    assert (await read(catalog, ReportKind.OPERATIONS, **first))["figures"]["operations"] == {"running": 1}
+    ended = START + 2 * HOUR - HOUR / 60
+    async with catalog.database.begin() as connection:
+        failed = {"state": "failed", "ended_at": ended, "error": {"code": "timeout", "message": "m"}}
+        await connection.execute(update(operations).values(**failed))
+    await operation(catalog, 1, "create", "succeeded", ended=START + 2 * HOUR)  # the next one's
+    told = await read(catalog, ReportKind.SUMMARY, **second)
+    assert [(row["name"], row["value"], row["at"]) for row in told["rows"] if row["part"] == "failed"] == [
+        ("backup files1/0", "timeout", "2027-06-01T01:59:30Z")
+    ]
+    assert told["figures"]["operations"] == {"failed": 1}
+    assert told["figures"]["points"]["snapshots made"] == 0
+    assert list(told["figures"]["success rate"].values()) == [0.0]
+    again = await read(catalog, ReportKind.SUMMARY, **first)
+    assert (again["figures"]["operations"], [row for row in again["rows"] if row["part"] == "failed"]) == ({}, [])
 
 
 async def test_each_form_of_each_report_is_written(catalog: Catalog) -> None:

@@ -19,18 +19,21 @@ from snapkeep.model.access import Visible
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which operations: those that were asked for from `since` on, before `until`."""
+    """Which operations: those that were asked for, or that ended, from `since` on, before `until`."""
 
     since: datetime
     until: datetime
     system: str | None
     """Name of the only system; None: all."""
     visible: Visible
+    ended: bool = False
+    """Whether the period is that in which they ended: what has not is none of them."""
 
     @property
     def condition(self) -> ColumnElement[bool]:
         """Return it as a condition."""
-        mine = [operations.c.created_at >= self.since, operations.c.created_at < self.until]
+        moment = operations.c.ended_at if self.ended else operations.c.created_at
+        mine = [moment >= self.since, moment < self.until]
         mine += [is_about(self.system)] if self.system is not None else []
         return and_(is_visible_operation(self.visible), *mine)
 
@@ -41,14 +44,19 @@ class ReportFigures:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(
-        self, wanted: Wanted, states: Sequence[OperationState] = (), *, paging: Paging
-    ) -> Listed[OperationRecord]:
+    async def find(self, wanted: Wanted, paging: Paging) -> Listed[OperationRecord]:
         """Return operations, by `OPERATION_ORDERS`."""
         query = select(operations).where(wanted.condition)
-        query = query.where(operations.c.state.in_([state.value for state in states])) if states else query
         async with self._database.connect() as connection:
             return await OPERATION_ORDERS.read(connection, query, record_of, paging)
+
+    async def failed(self, wanted: Wanted, limit: int) -> list[OperationRecord]:
+        """Return those that have failed, the last ones."""
+        failed = operations.c.state == OperationState.FAILED.value
+        query = select(operations).where(wanted.condition, failed)
+        query = query.order_by(operations.c.ended_at.desc(), operations.c.id.desc()).limit(limit)
+        async with self._database.connect() as connection:
+            return [record_of(row) for row in await connection.execute(query)]
 
     async def operations(self, wanted: Wanted) -> Sequence[tuple[str, OperationState, int]]:
         """Return the kinds and states of operations, and how many of each there are."""

@@ -153,12 +153,12 @@ def _operations(catalog: Catalog, asked: Asked) -> Report:
     async def pages() -> AsyncIterator[Sequence[Row]]:
         after: str | None = ""
         while after is not None:
-            found = await catalog.report_figures.find(_wanted(asked), paging=Paging("created_at", after, PAGE))
+            found = await catalog.report_figures.find(_wanted(asked), Paging("created_at", after, PAGE))
             yield [_operation_row(one) for one in found]
             after = found.next
 
     async def figures() -> list[Figures]:
-        return await _done(catalog, asked)
+        return await _done(catalog, _wanted(asked))
 
     return Report(asked=asked, columns=_OPERATIONS, pages=pages(), figures=figures)
 
@@ -177,13 +177,12 @@ def _operation_row(one: OperationRecord) -> Row:
     }
 
 
-async def _done(catalog: Catalog, asked: Asked) -> list[Figures]:
-    """Return how operations of the period ended.
+async def _done(catalog: Catalog, wanted: Wanted) -> list[Figures]:
+    """Return how operations ended.
 
     The success rate is that of those which succeeded among those which succeeded or failed, from 0 to 1; None: none
     has. Who cancels one says nothing about whether it would have succeeded.
     """
-    wanted = _wanted(asked)
     by_kind: dict[str, int | float | None] = {}
     by_state: Counter[OperationState] = Counter()
     for kind, state, count in await catalog.report_figures.operations(wanted):
@@ -200,9 +199,9 @@ async def _done(catalog: Catalog, asked: Asked) -> list[Figures]:
     ]
 
 
-def _wanted(asked: Asked) -> Wanted:
+def _wanted(asked: Asked, *, ended: bool = False) -> Wanted:
     since, until = asked.since or _FOREVER[0], asked.until or _FOREVER[1]
-    return Wanted(since, until, asked.system, asked.visible)
+    return Wanted(since, until, asked.system, asked.visible, ended)
 
 
 # -- one page ----------------------------------------------------------------------------------------------------------
@@ -211,6 +210,7 @@ _SUMMARY = {"part": "Part", "name": "What", "value": "Value", "at": "When"}
 
 def _summary(catalog: Catalog, asked: Asked) -> Report:
     counts: Counter[Cover] = Counter()
+    wanted = _wanted(asked, ended=True)  # so that each end is in one of reports whose periods follow on each other
 
     async def pages() -> AsyncIterator[Sequence[Row]]:
         shown = 0
@@ -219,22 +219,19 @@ def _summary(catalog: Catalog, asked: Asked) -> Report:
             wrong = [one for one in found if one.cover in _NEEDS_A_LOOK][: MOST_SHOWN - shown]
             shown += len(wrong)
             yield [_wrong_row(one) for one in wrong]
-        newest = Paging("-created_at", limit=MOST_SHOWN)
-        failed = await catalog.report_figures.find(_wanted(asked), (OperationState.FAILED,), paging=newest)
         yield [
-            {"part": "failed", "name": f"{one.kind} {one.target}", "value": _code(one), "at": one.created_at}
-            for one in failed
+            {"part": "failed", "name": f"{one.kind} {one.target}", "value": _code(one), "at": one.ended_at}
+            for one in await catalog.report_figures.failed(wanted, MOST_SHOWN)
         ]
 
     async def figures() -> list[Figures]:
-        ends = await catalog.report_figures.operations(_wanted(asked))
+        ends = await catalog.report_figures.operations(wanted)
         done = {kind: count for kind, state, count in ends if state is OperationState.SUCCEEDED}
         made = {"snapshots made": done.get("create", 0), "snapshots deleted": done.get("delete", 0)}
         made |= {"recovery points made": done.get("backup", 0)}
         if asked.system is None and asked.visible == ALL_VISIBLE:
-            wanted = _wanted(asked)
             made["recovery points forgotten"] = await catalog.report_figures.forgotten(wanted.since, wanted.until)
-        operations, _, added, rate = await _done(catalog, asked)
+        operations, _, added, rate = await _done(catalog, wanted)
         return [_covers(counts), operations, Figures("points", made), added, rate]
 
     return Report(asked=asked, columns=_SUMMARY, pages=pages(), figures=figures, figures_are_rows=True)
