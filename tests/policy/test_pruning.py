@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 from tests.policy.world import HOUR, HOURLY, NIGHTLY, START, SetClock, add_assets, add_policy, document
 
+from snapkeep.catalog.audit_chain import Entry, Outcome
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_points import PointRecord
@@ -170,6 +171,39 @@ async def test_a_plan_that_is_another_one_by_now_is_refused(catalog: Catalog) ->
     done = await pruner.prune(record, digest, Requester("anna"))
     assert deleted.names == ["a", "b", "c"]
     assert (deleted.by, done.refused) == ({"anna"}, [])
+
+
+@pytest.mark.parametrize("by", [Requester("anna", kind="user"), Requester("policy:p", is_operation=True)])
+async def test_each_recovery_point_that_is_forgotten_is_on_record(catalog: Catalog, by: Requester) -> None:
+    record = await add_policy(catalog, "p", NIGHTLY | {"keep": {"last": 1}})
+    for number, name in enumerate("abc"):
+        await backed_up(catalog, name, number, await made(catalog, f"of-{name}", number, policy=""))
+    going, digest = await plan(catalog, record)
+    assert [point.id for point in going] == ["a", "b"]
+    await Pruner(catalog, Deleted(catalog), SetClock()).prune(record, digest, by)
+    lines = [line.entry for line in await catalog.audit.find(action="backup.forget", newest_first=False)]
+    told = [(entry.actor, entry.actor_kind, entry.outcome, entry.detail) for entry in lines]
+    kind = by.kind or "operation"
+    assert told == [(by.name, kind, Outcome.DONE, {"id": name}) for name in "ab"]
+    assert lines[0].subject == going[0].reference
+    assert await catalog.report_figures.forgotten(*(await around_now(catalog))) == 2
+
+
+async def around_now(catalog: Catalog) -> tuple[datetime, datetime]:
+    now = await catalog.database.now()
+    return now - HOUR, now + HOUR
+
+
+async def test_what_would_be_forgotten_is_not_counted(catalog: Catalog) -> None:
+    for outcome, detail in (
+        (Outcome.ASKED, {}), (Outcome.DONE, {"dry_run": True}), (Outcome.DONE, {}), (Outcome.FAILED, {"code": "busy"}),
+    ):  # fmt: skip
+        entry = Entry(
+            actor="anna", actor_kind="user", source="", action="backup.forget", subject="/backups/a", outcome=outcome,
+            detail=detail,
+        )  # fmt: skip
+        await catalog.audit.append(entry)
+    assert await catalog.report_figures.forgotten(*(await around_now(catalog))) == 1
 
 
 async def test_what_is_locked_at_the_last_moment_stays(catalog: Catalog) -> None:

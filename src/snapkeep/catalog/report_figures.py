@@ -76,6 +76,7 @@ class ReportFigures:
     async def forgotten(self, since: datetime, until: datetime) -> int:
         """Return how many recovery points were forgotten, of all systems: that is no operation, but it is on record."""
         mine = (audit.c.action == "backup.forget", audit.c.outcome == Outcome.DONE.value)
-        query = select(func.count()).where(*mine, audit.c.at >= since, audit.c.at < until)
+        really = audit.c.detail["dry_run"].as_boolean().is_not(True)
+        query = select(func.count()).where(*mine, really, audit.c.at >= since, audit.c.at < until)
         async with self._database.connect() as connection:
             return int((await connection.execute(query)).scalar_one())

@@ -17,6 +17,8 @@ class Requester:
     """Everything is checked, nothing is begun: `Planned` is raised in place of that."""
     is_operation: bool = False
     """An operation asks, for a part of itself."""
+    kind: str = ""
+    """What he is who asks, as audit lines say it: user, service or local; empty: nobody by himself."""
 
 
 class Planned(Exception):

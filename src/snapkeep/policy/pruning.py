@@ -149,8 +149,7 @@ class Pruner:
     async def _delete_one(self, record: PointRecord, by: Requester) -> str | None:
         if record.kind == BACKUP:
             await self._deletes.forget(await self._catalog.backups.get(record.id), by)
-            if by.is_operation:
-                await self._catalog.audit.append(_forgotten(record, by))
+            await self._catalog.audit.append(_forgotten(record, by))
             return None
         asker = by
         if by.is_operation:  # once a day, if it cannot be
@@ -188,8 +187,8 @@ def _of_the_future(policy: str, assets: Sequence[str]) -> Notice:
 
 def _forgotten(record: PointRecord, by: Requester) -> Entry:
     return Entry(
-        actor=by.name,
-        actor_kind="operation",
+        actor=shortened(by.name),
+        actor_kind="operation" if by.is_operation else by.kind,
         source="",
         action="backup.forget",
         subject=shortened(record.reference),

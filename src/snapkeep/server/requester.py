@@ -45,9 +45,10 @@ async def content_of(request: Request) -> bytes:
 async def get_requester(request: Request, principal: Caller, idempotency_key: Key = None) -> Requester:
     """Return who asks for an operation, and under which id."""
     if idempotency_key is None:
-        return Requester(principal.name)
+        return Requester(principal.name, kind=principal.kind.value)
     digest = hashlib.sha256(await content_of(request)).digest()
-    return Requester(principal.name, key_id(request, principal, idempotency_key), digest)
+    key = key_id(request, principal, idempotency_key)
+    return Requester(principal.name, key, digest, kind=principal.kind.value)
 
 
 async def get_cautious(
@@ -55,7 +56,7 @@ async def get_cautious(
 ) -> Requester:
     """Return who asks for an operation that destroys something; a dry run has no key."""
     if dry_run:
-        return Requester(principal.name, dry_run=True)
+        return Requester(principal.name, dry_run=True, kind=principal.kind.value)
     return await get_requester(request, principal, idempotency_key)
 
 
