@@ -247,6 +247,39 @@ async def test_one_that_fails_keeps_no_other(catalog: Catalog, mails: Mails) -> 
     assert [row.subject for row in await waiting(catalog)] == ["b"]
 
 
+async def test_files_go_when_they_are_sent_or_given_up(catalog: Catalog, mails: Mails) -> None:
+    schedule = await add(catalog, mails.target())
+    reports = ReportSender(catalog, SetClock(MONDAY))
+    sent, refused, waits = [await reports.send(schedule) for _ in range(3)]
+    found = {one.id: one for one in await catalog.deliveries.find()}
+    now = await catalog.database.now()
+    await catalog.deliveries.sent(found[str(sent)], now, "250")
+    assert {row.id for row in await waiting(catalog)} == {refused, waits}
+    await catalog.deliveries.give_up(found[str(refused)], now, "550")
+    assert {row.id for row in await waiting(catalog)} == {waits}
+    await catalog.deliveries.give_up_before(now - HOUR, now)
+    assert {row.id for row in await waiting(catalog)} == {waits}, "it is tried again"
+    await catalog.deliveries.give_up_before(now + HOUR, now + HOUR)
+    assert await waiting(catalog) == []
+    assert len(await catalog.deliveries.find()) == 3, "what became of them is shown on"
+
+
+async def test_who_slept_while_another_server_sent_it_sends_no_mail_without_the_file(
+    catalog: Catalog, mails: Mails
+) -> None:
+    await ReportSender(catalog, SetClock(MONDAY)).send(await add(catalog, mails.target()))
+    channel = await catalog.channels.get("team")
+    slow = Sender(catalog, References(environment={}), Clock())
+    claimed = await catalog.deliveries.claim(channel.id, await catalog.database.now())
+    assert claimed is not None
+    await catalog.deliveries.sent(claimed, await catalog.database.now(), "250 of the other")
+    outcome = await slow._send(channel, claimed)
+    await slow._note(channel, claimed, outcome)
+    assert mails.got == []
+    known = await catalog.deliveries.known(claimed.id)
+    assert known is not None and known.answer == "250 of the other"
+
+
 async def test_a_channel_stays_while_reports_go_over_it(catalog: Catalog, mails: Mails) -> None:
     await add(catalog, mails.target())
     with pytest.raises(Conflict, match="A report is sent as 'weekly' already"):

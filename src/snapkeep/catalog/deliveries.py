@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, insert, select, update
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.outbox import Outbox
 from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
-from snapkeep.catalog.tables import channels, deliveries
+from snapkeep.catalog.tables import attachments, channels, deliveries
 from snapkeep.model.notifications import DeliveryState, Notice, OwnEvent
 
 LEASE = timedelta(seconds=45)
@@ -181,11 +181,13 @@ class Deliveries:
         return len(rows)
 
     async def give_up_before(self, created: datetime, now: datetime) -> None:
-        """Give up what has waited for longer, and is not being sent at this moment."""
+        """Give up what has waited for longer, and is not being sent at this moment; its file goes."""
         old = (_WAITS, deliveries.c.created_at < created, deliveries.c.due_at <= now)
         values = {"state": DeliveryState.GIVEN_UP.value, "ended_at": now}
-        async with self._database.single() as connection:
+        ended = select(deliveries.c.id).where(~_WAITS)
+        async with self._database.begin() as connection:
             await connection.execute(update(deliveries).where(*old).values(values))
+            await connection.execute(delete(attachments).where(attachments.c.delivery_id.in_(ended)))
 
     async def purge(self, now: datetime) -> None:
         """Forget what ended long ago, and of more than `MOST_KEPT` the oldest."""
@@ -198,9 +200,11 @@ class Deliveries:
             await connection.execute(delete(deliveries).where(deliveries.c.ended_at <= before))
 
     async def _end(self, delivery_id: str, state: DeliveryState, now: datetime, answer: str) -> None:
+        """Note how it ended; the file that went with it is needed no more."""
         values = {"state": state.value, "ended_at": now, "answer": answer}
-        async with self._database.single(durable=True) as connection:
+        async with self._database.begin() as connection:
             await connection.execute(update(deliveries).where(deliveries.c.id == delivery_id, _WAITS).values(values))
+            await connection.execute(delete(attachments).where(attachments.c.delivery_id == delivery_id))
 
 
 DELIVERY_ORDERS = Orders[DeliveryRecord](

@@ -90,7 +90,7 @@ class ReportSchedules:
             return [_record(row) for row in await connection.execute(query)]
 
     async def attachment(self, delivery_id: str) -> Attachment | None:
-        """Return the file that goes with a delivery, if one does."""
+        """Return the file that goes with a delivery, if one does, until the delivery has ended."""
         query = select(attachments).where(attachments.c.delivery_id == delivery_id)
         async with self._database.connect() as connection:
             row = (await connection.execute(query)).first()
