@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import select
 from tests.policy.test_pruning import KEY, catalog
@@ -201,6 +201,41 @@ async def test_it_comes_at_the_same_hour_when_clocks_change(catalog: Catalog, ma
     await ReportSender(catalog, clock).look()
     due = (await catalog.report_schedules.get("weekly")).due_at
     assert due == saturday + 25 * HOUR, "clocks were set back that night"
+
+
+@pytest.mark.parametrize(
+    ("first", "cron", "last"),
+    [
+        (datetime(2027, 10, 29, 5, tzinfo=UTC), "0 7 * * *", DAY),
+        (datetime(2027, 3, 26, 6, tzinfo=UTC), "0 7 * * *", DAY),
+        (datetime(2027, 10, 25, 5, tzinfo=UTC), "0 7 * * MON", 7 * DAY),
+        (datetime(2027, 10, 29, 0, 30, tzinfo=UTC), "30 2 * * *", DAY),  # comes twice that night
+    ],
+)
+async def test_one_period_begins_where_the_one_before_has_ended_when_clocks_change(
+    catalog: Catalog, mails: Mails, first: datetime, cron: str, last: timedelta
+) -> None:
+    await add(catalog, mails.target(), cron=cron, last=last, due_at=first)
+    for _ in range(4):
+        clock = SetClock((await catalog.report_schedules.get("weekly")).due_at)
+        await ReportSender(catalog, clock).look()
+    told = sorted((row.data["details"]["from"], row.data["details"]["to"]) for row in await waiting(catalog))
+    lengths = {datetime.fromisoformat(end) - datetime.fromisoformat(begin) for begin, end in told}
+    assert lengths > {last}, "one has a day of another length"
+    assert [begin for begin, _ in told[1:]] == [end for _, end in told[:-1]]
+
+
+@given(st.integers(0, 3 * 366 * 24 * 4), st.integers(1, 400))
+@example((31 + 28 + 28) * 24 * 4 + 2, 1)  # half past two on the day after the one without that time
+def test_whole_days_are_the_same_local_time_and_hours_are_hours(quarters: int, days: int) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    end = datetime(2027, 1, 1, tzinfo=UTC) + quarters * timedelta(minutes=15)
+    begin = sending.begin_of(end, days * DAY, berlin)
+    assert abs(end - begin - days * DAY) <= HOUR
+    local = end.astimezone(berlin).replace(tzinfo=None) - days * DAY
+    found = begin.astimezone(berlin).replace(tzinfo=None)
+    assert found == local or found == local - HOUR, "that time did not come"
+    assert sending.begin_of(end, days * DAY + HOUR, berlin) == end - days * DAY - HOUR
 
 
 async def test_while_the_channel_is_off_nothing_is_sent_and_that_is_noted(catalog: Catalog, mails: Mails) -> None:

@@ -31,7 +31,7 @@ class ReportSchedule:
     cron: str
     timezone: str
     last: timedelta
-    """How long the period is, which ends when it is due."""
+    """How long the period is, which ends when it is due; whole days are days of the time zone."""
     system: str | None
     """Name of the only system that it is about; None: all."""
     channel_id: str

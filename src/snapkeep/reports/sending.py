@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -33,6 +33,7 @@ LOOK_SECONDS: Final = 20.0
 MOST_BYTES: Final = 2 * 1024 * 1024
 """Of a report that is sent: mail servers refuse what is too long, and it must be sent in the time that one try has."""
 
+_DAY: Final = timedelta(days=1)
 _BACK: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=370), timedelta(days=3700))
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,7 @@ class ReportSender:
     async def _made(self, schedule: ReportSchedule, end: datetime) -> tuple[Notice, Attachment]:
         """Make the report of the period that ends at a time: it shows what an administrator sees."""
         has_period = schedule.report is not ReportKind.COVERAGE
-        since, until = (end - schedule.last, end) if has_period else (None, None)
+        since, until = (begin_of(end, schedule.last, ZoneInfo(schedule.timezone)), end) if has_period else (None, None)
         asked = Asked(schedule.report, self._clock.now(), since, until, schedule.system)
         written = Written(report_of(self._catalog, asked), schedule.form, MOST_BYTES)
         content = b"".join([piece async for piece in written.pieces()])
@@ -117,6 +118,15 @@ def calendar_of(cron: str, timezone: str) -> Schedule:
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{timezone!r:.80} is no time zone") from error
     return Schedule(cron, zone)
+
+
+def begin_of(end: datetime, last: timedelta, zone: ZoneInfo) -> datetime:
+    """Return the beginning of a period, in UTC: whole days before its end is the same local time, also when clocks have
+    changed since; of two such times, and of one that did not come, the earlier moment, so that nothing falls out."""
+    if last % _DAY:
+        return end - last
+    local = end.astimezone(zone).replace(tzinfo=None) - last
+    return min(local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
 
 
 def _last_due(calendar: Schedule, due_at: datetime, now: datetime) -> datetime:
