@@ -252,8 +252,42 @@ class _Guarded(httpcore2.AsyncNetworkBackend):
         except BaseException:
             await stream.aclose()
             raise
-        return stream
+        return _Connection(stream)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep."""
         await self._backend.sleep(seconds)
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    """A connection that is closed when its TLS handshake comes to no end, whatever ended it.
+
+    The library closes it after errors alone, and leaves it open when whoever waits for the handshake is cancelled.
+    """
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def start_tls(self, *arguments: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        """Return the connection under TLS."""
+        try:
+            return await self._stream.start_tls(*arguments, **options)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - theirs
+        """Read."""
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - theirs
+        """Write."""
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what is known of it."""
+        return self._stream.get_extra_info(info)
