@@ -24,6 +24,7 @@ from tests.support.installation import Installation, Json, installed, until
 from tests.support.vault import Vault
 
 from snapkeep.model.errors import SnapkeepError
+from snapkeep.model.reports import ReportKind
 from snapkeep.plugin.registry import get_plugin, plugin_names
 
 CLOSED = 1
@@ -170,9 +171,11 @@ def read_everything(installation: Installation, canaries: Canaries) -> int:
 
 def concrete_paths(client: httpx2.Client, path: str, name: str) -> list[str]:
     before, _, behind = path.partition(f"{{{name}}}")
+    if name == "what":
+        return [f"{before}{kind}{behind}" for kind in ReportKind]
     known = client.get(before.rstrip("/")).json()["data"]
     key = "name" if name == "name" else "id"
-    return [f"{before}{item[key]}{behind}" for item in known[:8]]
+    return [f"{before}{item.get(key) or item[name]}{behind}" for item in known[:8]]
 
 
 def provoke(installation: Installation, canaries: Canaries) -> None:
