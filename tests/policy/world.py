@@ -11,9 +11,8 @@ from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.records import AssetRecord
 from snapkeep.model.assets import Asset, AssetKind, Capability
 from snapkeep.operations.clock import Clock
-from snapkeep.operations.programs import Programs
 from snapkeep.operations.requester import Requester
-from snapkeep.policy.document import Policy
+from snapkeep.policy.document import Policy, Step
 
 START = datetime(2027, 6, 1, 0, 0, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -52,43 +51,13 @@ class Noted:
     def __init__(self, *, dies_at: int | None = None) -> None:
         self.asked: list[tuple[str, str, str]] = []
         """Operation, asset, who asks."""
-        self.what: list[str] = []
-        """Of the same, in words; of what makes recovery points, nothing."""
+        self.steps: list[Step] = []
+        """Of the same."""
         self.running: set[str] = set()
         self.fails: Exception | None = None
         self._left = dies_at
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
-        self._take(asset, by)
-        return f"snapkeep-{by.operation_id}"
-
-    async def back_up(
-        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
-    ) -> None:
-        self._take(asset, by)
-
-    async def diff(self, asset: AssetRecord, by: Requester) -> None:
-        self._take(asset, by, "diff")
-
-    async def verify(self, asset: AssetRecord, repository: str, by: Requester, *, data: str) -> None:
-        self._take(asset, by, f"verify {repository} {data}")
-
-    async def drill(
-        self,
-        asset: AssetRecord,
-        repository: str,
-        by: Requester,
-        *,
-        files: int | None,
-        most_bytes: int,
-        check: str | None,
-    ) -> None:
-        self._take(asset, by, f"drill {repository} {files} {most_bytes} {check}")
-
-    async def unended(self, operation_ids: Collection[str]) -> set[str]:
-        return self.running & set(operation_ids)
-
-    def _take(self, asset: AssetRecord, by: Requester, what: str = "") -> None:
+    async def ask(self, step: Step, asset: AssetRecord, by: Requester) -> str | None:
         if self._left is not None:
             self._left -= 1
             if self._left < 0:
@@ -96,7 +65,11 @@ class Noted:
         if self.fails is not None:
             raise self.fails
         self.asked.append((by.operation_id or "", asset.asset.name, by.name))
-        self.what.append(what)
+        self.steps.append(step)
+        return f"snapkeep-{by.operation_id}" if step.do == "snapshot" else None
+
+    async def unended(self, operation_ids: Collection[str]) -> set[str]:
+        return self.running & set(operation_ids)
 
     @property
     def operations(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What policies ask of operations: a small part, so that tests can take a year's worth of it."""
+"""What a step of a policy asks of operations; behind a small role, so that tests can take a year's worth of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import AssetRecord, ChangeListState, RepositoryRecord
 from snapkeep.model.assets import Capability
+from snapkeep.model.drills import BYTES, FILES
 from snapkeep.model.errors import Conflict
-from snapkeep.operations.programs import Programs
+from snapkeep.operations.programs import SECONDS, Programs
 from snapkeep.operations.proving import Proving
 from snapkeep.operations.requester import Requester
+from snapkeep.policy.document import Step
 
 
 class LeftOut(Exception):
@@ -20,37 +22,14 @@ class LeftOut(Exception):
 
 
 class Asks(Protocol):
-    """Each can be asked for again under the same operation id, and raises what the operation itself would."""
+    """Asks for what steps do."""
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
-        """Take a snapshot of an asset; return its name."""
-        ...
+    async def ask(self, step: Step, asset: AssetRecord, by: Requester) -> str | None:
+        """Ask for what a step does with an asset; return the name of the snapshot that it takes, None: it takes none.
 
-    async def back_up(
-        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
-    ) -> None:
-        """Back an asset up. Raises Conflict when somebody else's backup of it is under way."""
-        ...
-
-    async def diff(self, asset: AssetRecord, by: Requester) -> None:
-        """Fetch what changed between the two newest snapshots of ours. Raises LeftOut when that is known already."""
-        ...
-
-    async def verify(self, asset: AssetRecord, repository: str, by: Requester, *, data: str) -> None:
-        """Verify the newest recovery point. Raises LeftOut when there is none."""
-        ...
-
-    async def drill(
-        self,
-        asset: AssetRecord,
-        repository: str,
-        by: Requester,
-        *,
-        files: int | None,
-        most_bytes: int,
-        check: str | None,
-    ) -> None:
-        """Drill the restore of a recovery point, chosen at random. Raises LeftOut when there is none."""
+        It can be asked for again under the same operation id. Raises what the operation itself would, LeftOut when
+        there is nothing to do, and Conflict when somebody else's backup of the asset is under way.
+        """
         ...
 
     async def unended(self, operation_ids: Collection[str]) -> set[str]:
@@ -65,19 +44,36 @@ class AsksOperations:
         self._catalog = catalog
         self._operations = operations
 
-    async def snapshot(self, asset: AssetRecord, by: Requester, *, quiesce: bool, programs: Programs) -> str:
-        """Take a snapshot of an asset; return its name."""
-        held = _held(asset, quiesce)
-        operation = await self._operations.create(asset, None, by, quiesce=held, programs=programs)
-        return str(operation.request["name"])
+    async def ask(self, step: Step, asset: AssetRecord, by: Requester) -> str | None:
+        """Ask for what a step does with an asset: see `Asks`."""
+        match step.do:
+            case "snapshot":
+                held, programs = _held(step, asset), _programs(step)
+                taking = await self._operations.create(asset, None, by, quiesce=held, programs=programs)
+                return str(taking.request["name"])
+            case "backup":
+                await self._back_up(step, asset, by)
+            case "diff":
+                await self._diff(asset, by)
+            case "verify":
+                place = await self._with_points(step, asset, by)
+                await self._operations.verify(asset, place, by, data=step.data or "sample")
+            case "drill":
+                place = await self._with_points(step, asset, by)
+                files = None if step.files == "all" else step.files or FILES
+                most_bytes, check = step.bytes or BYTES, step.check
+                await self._operations.drill(asset, place, by, files=files, most_bytes=most_bytes, check=check)
+        return None
 
-    async def back_up(
-        self, asset: AssetRecord, repository: str, by: Requester, *, quiesce: bool, programs: Programs
-    ) -> None:
-        """Back an asset up. Raises Conflict when somebody else's backup of it is under way."""
-        place = await self._catalog.repositories.get(repository)
+    async def unended(self, operation_ids: Collection[str]) -> set[str]:
+        """Return those of some operations that have not ended."""
+        found = await self._catalog.operations.of_ids(operation_ids)
+        return {operation.id for operation in found if operation.ended_at is None}
+
+    async def _back_up(self, step: Step, asset: AssetRecord, by: Requester) -> None:
+        place, held = await self._repository(step), _held(step, asset)
         operation = await self._operations.back_up(
-            asset, place, by, full=False, keep_base=False, quiesce=_held(asset, quiesce), programs=programs
+            asset, place, by, full=False, keep_base=False, quiesce=held, programs=_programs(step)
         )
         if operation.id != by.operation_id:
             raise Conflict(
@@ -85,8 +81,8 @@ class AsksOperations:
                 next_step="The next one comes when it is due.",
             )
 
-    async def diff(self, asset: AssetRecord, by: Requester) -> None:
-        """Fetch what changed between the two newest snapshots of ours. Raises LeftOut when that is known already."""
+    async def _diff(self, asset: AssetRecord, by: Requester) -> None:
+        """Fetch what changed between the two newest snapshots of ours."""
         if await self._is_asked(by):  # what it has begun is no reason not to
             return
         newest = Paging("-created_at", limit=2)  # those without a time come last
@@ -100,40 +96,24 @@ class AsksOperations:
             raise LeftOut(f"the changes from {base.snapshot.name} to {new.snapshot.name} are known already")
         await self._operations.diff(asset, base, new, by)
 
-    async def verify(self, asset: AssetRecord, repository: str, by: Requester, *, data: str) -> None:
-        """Verify the newest recovery point. Raises LeftOut when there is none."""
-        place = await self._with_points(asset, repository, by)
-        await self._operations.verify(asset, place, by, data=data)
-
-    async def drill(
-        self,
-        asset: AssetRecord,
-        repository: str,
-        by: Requester,
-        *,
-        files: int | None,
-        most_bytes: int,
-        check: str | None,
-    ) -> None:
-        """Drill the restore of a recovery point, chosen at random. Raises LeftOut when there is none."""
-        place = await self._with_points(asset, repository, by)
-        await self._operations.drill(asset, place, by, files=files, most_bytes=most_bytes, check=check)
-
-    async def _with_points(self, asset: AssetRecord, repository: str, by: Requester) -> RepositoryRecord:
-        place = await self._catalog.repositories.get(repository)
+    async def _with_points(self, step: Step, asset: AssetRecord, by: Requester) -> RepositoryRecord:
+        """Return the repository of a step. Raises LeftOut when there is no recovery point of the asset in it."""
+        place = await self._repository(step)
         there = await self._catalog.backups.find(asset_id=asset.id, repository_id=place.id, paging=Paging(limit=1))
         if not there and not await self._is_asked(by):
-            raise LeftOut(f"there is no recovery point of it in {repository} yet")
+            raise LeftOut(f"there is no recovery point of it in {place.name} yet")
         return place
+
+    async def _repository(self, step: Step) -> RepositoryRecord:
+        return await self._catalog.repositories.get(step.repository or "")
 
     async def _is_asked(self, by: Requester) -> bool:
         return by.operation_id is not None and await self._catalog.operations.known(by.operation_id) is not None
 
-    async def unended(self, operation_ids: Collection[str]) -> set[str]:
-        """Return those of some operations that have not ended."""
-        found = await self._catalog.operations.of_ids(operation_ids)
-        return {operation.id for operation in found if operation.ended_at is None}
+
+def _held(step: Step, asset: AssetRecord) -> list[AssetRecord]:
+    return [asset] if step.quiesce and Capability.QUIESCE in asset.asset.capabilities else []
 
 
-def _held(asset: AssetRecord, quiesce: bool) -> list[AssetRecord]:
-    return [asset] if quiesce and Capability.QUIESCE in asset.asset.capabilities else []
+def _programs(step: Step) -> Programs:
+    return Programs(before=step.before, after=step.after, seconds=step.program_seconds or SECONDS)

@@ -21,15 +21,12 @@ from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.policies import PolicyRecord
 from snapkeep.catalog.policy_runs import Move, Position, RunRecord
 from snapkeep.catalog.records import AssetRecord
-from snapkeep.model.drills import BYTES, FILES
 from snapkeep.model.errors import NotFound, SnapkeepError
 from snapkeep.operations.background import again_and_again, in_background
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.metrics import policy_ran
-from snapkeep.operations.programs import SECONDS, Programs
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.asks import Asks, LeftOut
-from snapkeep.policy.document import Step
 from snapkeep.policy.firing import AHEAD, Verdict, decide, first_look
 from snapkeep.policy.selecting import Loaded, places
 
@@ -239,22 +236,7 @@ class Runner:
         if step is None:
             raise NotFound(f"The policy {run.policy!r} was changed, removed or disabled at this moment")
         by = Requester(f"policy:{run.policy}", run.operation_id)
-        repository = step.repository or ""
-        match step.do:
-            case "snapshot":
-                return await self._asks.snapshot(asset, by, quiesce=step.quiesce, programs=_programs(step))
-            case "backup":
-                await self._asks.back_up(asset, repository, by, quiesce=step.quiesce, programs=_programs(step))
-            case "diff":
-                await self._asks.diff(asset, by)
-            case "verify":
-                await self._asks.verify(asset, repository, by, data=step.data or "sample")
-            case "drill":
-                files = None if step.files == "all" else step.files or FILES
-                await self._asks.drill(
-                    asset, repository, by, files=files, most_bytes=step.bytes or BYTES, check=step.check
-                )
-        return None
+        return await self._asks.ask(step, asset, by)
 
     async def _refuse(self, run: RunRecord, subject: str, error: SnapkeepError) -> None:
         log.warning("a run is refused", policy=run.policy, step=run.step, asset=subject, reason=error.message)
@@ -270,8 +252,3 @@ class Runner:
         await self._catalog.audit.append(entry)
         await self._catalog.policy_runs.refused(run, error.message)
         policy_ran("refused")
-
-
-def _programs(step: Step) -> Programs:
-    """Return what runs around the snapshot of a step."""
-    return Programs(before=step.before, after=step.after, seconds=step.program_seconds or SECONDS)
