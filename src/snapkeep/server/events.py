@@ -25,7 +25,7 @@ from snapkeep.model.access import Action, IdentityKind, Principal, Subject
 from snapkeep.model.errors import RateLimited
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.service import Operations
-from snapkeep.server.schemas import OperationOut
+from snapkeep.server.schemas_operations import OperationOut
 
 LOOK_SECONDS = 0.2
 LONGEST_PAUSE = 2.0

@@ -18,20 +18,11 @@ from snapkeep.server.context import Parts
 from snapkeep.server.lists import Labels, Name, Part, Since, Until, Wanted, wanted
 from snapkeep.server.requester import WOULD, Asker, Cautious
 from snapkeep.server.routes_systems import labels_of
-from snapkeep.server.schemas import (
-    AssetOut,
-    CloneIn,
-    ExportIn,
-    ExportOut,
-    LabelsIn,
-    LabelsOut,
-    OperationOut,
-    Page,
-    ProgramsIn,
-    RestoreIn,
-    SnapshotIn,
-    SnapshotOut,
-)
+from snapkeep.server.schemas import LabelsIn, LabelsOut, Page
+from snapkeep.server.schemas_assets import AssetOut
+from snapkeep.server.schemas_exports import ExportIn, ExportOut
+from snapkeep.server.schemas_operations import OperationOut
+from snapkeep.server.schemas_snapshots import CloneIn, ProgramsIn, RestoreIn, SnapshotIn, SnapshotOut
 
 router = APIRouter(tags=["assets"])
 

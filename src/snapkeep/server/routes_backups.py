@@ -31,7 +31,7 @@ from snapkeep.server.lists import Name, Part, Since, Until, Wanted, wanted
 from snapkeep.server.once import Single
 from snapkeep.server.parameters import raw_parameter
 from snapkeep.server.requester import WOULD, Asker, Cautious
-from snapkeep.server.schemas import OperationOut, Page, ProgramsIn
+from snapkeep.server.schemas import Page
 from snapkeep.server.schemas_backups import (
     BackupIn,
     BackupOut,
@@ -42,6 +42,8 @@ from snapkeep.server.schemas_backups import (
     RepositoryOut,
     SecretReference,
 )
+from snapkeep.server.schemas_operations import OperationOut
+from snapkeep.server.schemas_snapshots import ProgramsIn
 
 router = APIRouter(tags=["backups"])
 

@@ -13,8 +13,9 @@ from snapkeep.server.access import Allowed, listed, on_backup
 from snapkeep.server.context import Parts
 from snapkeep.server.lists import Name, Wanted, wanted
 from snapkeep.server.requester import Asker
-from snapkeep.server.schemas import OperationOut, Page
+from snapkeep.server.schemas import Page
 from snapkeep.server.schemas_drills import DrillIn, DrillOut, VerifyIn
+from snapkeep.server.schemas_operations import OperationOut
 
 router = APIRouter(tags=["backups"])
 

@@ -33,7 +33,9 @@ from snapkeep.server.events import Filter, Stream
 from snapkeep.server.lists import Name, Since, Until, Wanted, wanted
 from snapkeep.server.parameters import raw_parameter
 from snapkeep.server.requester import Asker
-from snapkeep.server.schemas import ChangeListIn, ChangeListOut, OperationOut, Page, WorkerOut
+from snapkeep.server.schemas import Page
+from snapkeep.server.schemas_changes import ChangeListIn, ChangeListOut
+from snapkeep.server.schemas_operations import OperationOut, WorkerOut
 
 router = APIRouter(tags=["operations"])
 

@@ -22,19 +22,10 @@ from snapkeep.server.context import Context, Parts
 from snapkeep.server.lists import Labels, Name, Part, Wanted, wanted
 from snapkeep.server.once import Single
 from snapkeep.server.requester import WOULD, Asker, Cautious, DryRun
-from snapkeep.server.schemas import (
-    FindingOut,
-    LabelsIn,
-    LabelsOut,
-    OperationOut,
-    Page,
-    PluginOut,
-    ReconcileIn,
-    SystemChange,
-    SystemIn,
-    SystemOut,
-)
+from snapkeep.server.schemas import LabelsIn, LabelsOut, Page
+from snapkeep.server.schemas_operations import OperationOut
 from snapkeep.server.schemas_permissions import GrantOut
+from snapkeep.server.schemas_systems import FindingOut, PluginOut, ReconcileIn, SystemChange, SystemIn, SystemOut
 
 router = APIRouter(tags=["systems"])
 

@@ -9,7 +9,8 @@ from pydantic import Field, SecretStr
 
 from snapkeep.catalog.records import BackupRecord, RepositoryRecord
 from snapkeep.operations.asking import QUIESCE_SECONDS
-from snapkeep.server.schemas import In, Out, ProgramsIn, QuiesceIds, QuiesceSeconds, SystemName
+from snapkeep.server.schemas import In, Out, SystemName
+from snapkeep.server.schemas_snapshots import ProgramsIn, QuiesceIds, QuiesceSeconds
 
 
 class SecretReference(In):

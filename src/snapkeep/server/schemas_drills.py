@@ -9,7 +9,8 @@ from pydantic import Field
 
 from snapkeep.catalog.drills import DrillKind, DrillRecord
 from snapkeep.model.drills import BYTES, FILES, MOST_FILES
-from snapkeep.server.schemas import In, Out, ProgramName
+from snapkeep.server.schemas import In, Out
+from snapkeep.server.schemas_snapshots import ProgramName
 
 
 class VerifyIn(In):
