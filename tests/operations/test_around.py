@@ -14,7 +14,7 @@ from tests.support.installation import Installation, Json, Worker, installed
 from tests.support.people import People
 from tests.support.postgres import Postgres
 
-from snapkeep.model.errors import InvalidInput, PermissionDenied, SnapkeepError
+from snapkeep.model.errors import Busy, InvalidInput, PermissionDenied, SnapkeepError
 
 NOTE = 'echo "$SNAPKEEP_MOMENT${SNAPKEEP_OUTCOME:+ $SNAPKEEP_OUTCOME}"'
 BOTH = {"before": "quiet", "after": "loud"}
@@ -207,6 +207,12 @@ def test_a_backup_hands_them_on(around: Around, tmp_path: Path) -> None:
     shown = around.installation.cli("backup", "run", "files1/projects", "-r", backups.name, *words)
     assert shown.code == 0, shown
     assert "still locked" in shown.out
+    around.behave("quiet", "exec sleep 300")
+    first = backups.ask(**PROGRAMS)
+    assert backups.ask(**PROGRAMS)["id"] == backups.ask()["id"] == first["id"]
+    with pytest.raises(Busy, match="without these programs"):
+        backups.ask(programs={"after": "loud"})
+    around.cancel(first)
 
 
 # -- cancel --------------------------------------------------------------------------------------------------------

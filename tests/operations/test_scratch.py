@@ -104,6 +104,9 @@ async def test_what_cannot_be_removed_is_told(
             monkeypatch.setattr(os, "rmdir", refuses)
     await remove_leftovers(host)  # the worker starts all the same
     assert "is left" in "".join(capfd.readouterr())
+    monkeypatch.setattr(Path, "iterdir", refuses)
+    await remove_leftovers(host)
+    assert "cannot be read" in "".join(capfd.readouterr())
     monkeypatch.undo()
     remove(place)
     assert not place.exists()

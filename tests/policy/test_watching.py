@@ -89,6 +89,14 @@ async def test_the_first_recovery_point_has_the_time_that_was_promised(catalog: 
     assert await told(catalog) == ["protection.missed files1/0"]
 
 
+async def test_what_was_noted_by_a_clock_that_was_ahead_is_told_by_the_right_one(catalog: Catalog) -> None:
+    await add_policy(catalog, "p", HOURLY, rpo="2h", **FILES1)
+    await Watcher(catalog, SetClock(START + 8000 * HOUR)).look()
+    assert await told(catalog) == []
+    await Watcher(catalog, SetClock()).look()
+    assert await told(catalog) == ["protection.missed files1/0"]
+
+
 async def test_what_was_never_told_is_not_told_to_be_over(catalog: Catalog) -> None:
     clock = SetClock()
     await add_policy(catalog, "p", HOURLY, rpo="2h", **FILES1)

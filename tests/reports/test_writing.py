@@ -44,9 +44,9 @@ def report(found: Sequence[Row], *figures: Figures, system: str | None = None, *
     return Report(asked=asked, columns=COLUMNS, pages=pages(), figures=told, **more)
 
 
-def written(made: Report, form: ReportForm, most: int | None = None) -> tuple[bytes, int]:
+def written(made: Report, form: ReportForm, **most: int) -> tuple[bytes, int]:
     """Write a report; there is nothing to wait for."""
-    one = Written(made, form, most)
+    one = Written(made, form, **most)
     found: list[bytes] = []
 
     async def write() -> None:
@@ -124,16 +124,17 @@ def test_json_is_exact(found: list[dict[str, Any]], system: str) -> None:
 
 
 @pytest.mark.parametrize("form", list(ReportForm))
-@given(most=st.integers(0, 6000))
-def test_what_is_too_long_is_cut_at_a_row_and_says_so(form: ReportForm, most: int) -> None:
+@given(size=st.integers(0, 6000), rows=st.integers(0, 50))
+def test_what_is_too_long_is_cut_at_a_row_and_says_so(form: ReportForm, size: int, rows: int) -> None:
     found: list[Row] = [{"name": f"n{number}", "state": "ok", "more": "x" * 20} for number in range(40)]
-    content, left_out = written(report(found, Figures("f", {"a": 40})), form, most)
+    content, left_out = written(report(found, Figures("f", {"a": 40})), form, size=size, rows=rows)
+    assert 40 - left_out <= rows
     names = [f"n{number}" for number in range(40 - left_out)]
     text = content.decode()
     assert (left_out == 0) == ("left out" not in text if form is not ReportForm.JSON else '"left_out":0' in text)
     if left_out:
         assert str(left_out) in text
-        assert len(content) < most + 1500, "what comes before and behind the rows is short"
+        assert len(content) < size + 1500, "what comes before and behind the rows is short"
     match form:
         case ReportForm.JSON:
             assert [row["name"] for row in json.loads(text)["rows"]] == names

@@ -96,6 +96,8 @@ def test_what_cannot_be_reported_is_refused(own: Installation, what: str, params
 
 def test_the_command_line(own: Installation, tmp_path: Path) -> None:
     own.snapshot("of the day", "projects")
+    asked = own.rest.request("GET", "/reports/operations", params={"limit": "0"})
+    assert (asked["rows"], asked["left_out"]) == ([], sum(asked["figures"]["operations"].values()))
     table = own.cli("report", "operations", "--last", "1d")
     assert table.code == 0
     assert "create" in table.out

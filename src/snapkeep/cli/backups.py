@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common, Several
-from snapkeep.cli.programs import PROGRAM_SECONDS, After, Before, ProgramSeconds, after_failed, programs_body
+from snapkeep.cli.programs import NO_PROGRAMS, Programs, after_failed
 from snapkeep.cli.protection import of_backup
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, part
@@ -49,9 +49,7 @@ def run(
     keep_base: Flag = False,
     quiesce: Quiesce = (),
     quiesce_seconds: Seconds = SECONDS,
-    before: Before = None,
-    after: After = None,
-    program_seconds: ProgramSeconds = PROGRAM_SECONDS,
+    programs: Programs = NO_PROGRAMS,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -76,13 +74,6 @@ def run(
         repeated: they are frozen in this order.
     quiesce_seconds
         How long they are held at the longest; after that the host itself lets them go.
-    before
-        Program that runs before, on the worker that takes the snapshot, by its name in the worker's directory of
-        programs; when it fails, no snapshot is taken.
-    after
-        Program that runs afterwards, also when no snapshot could be taken.
-    program_seconds
-        How long each of them may take; then it is ended.
     wait
         Wait for the end.
     """
@@ -90,7 +81,7 @@ def run(
 
     rest = common.connect()
     found = rest.asset(parse_asset(asset))
-    held = quiesce_body(rest, quiesce, quiesce_seconds) | programs_body(before, after, program_seconds)
+    held = quiesce_body(rest, quiesce, quiesce_seconds) | programs.body
     body = {"repository": repository, "full": full, "keep_base": keep_base, **held}
     operation = rest.request("POST", f"/assets/{found['id']}/backups", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Backing up {asset}")

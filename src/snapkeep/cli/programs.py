@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 from cyclopts import Parameter
 
 Json = dict[str, Any]
-Before = Annotated[str | None, Parameter(name="--before")]
-After = Annotated[str | None, Parameter(name="--after")]
-ProgramSeconds = Annotated[int, Parameter(name="--program-seconds")]
-PROGRAM_SECONDS = 60
 
 
-def programs_body(before: str | None, after: str | None, seconds: int) -> Json:
-    """Return the part of a request that names programs."""
-    if before is None and after is None:
-        return {}
-    return {"programs": {"before": before, "after": after, "seconds": seconds}}
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """Which programs run around the snapshot."""
+
+    before: str | None = None
+    """Program that runs before, by its name on the worker that takes the snapshot; when it fails, none is taken."""
+
+    after: str | None = None
+    """Program that runs afterwards, also when no snapshot could be taken."""
+
+    program_seconds: int = 60
+    """How long each of them may take; then it is ended."""
+
+    @property
+    def body(self) -> Json:
+        """The part of a request that names them."""
+        if self.before is None and self.after is None:
+            return {}
+        return {"programs": {"before": self.before, "after": self.after, "seconds": self.program_seconds}}
+
+
+NO_PROGRAMS = Programs()
 
 
 def after_failed(result: Json) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,9 +20,6 @@ app.command("snapkeep.cli.report_schedules:app", name="schedule", help="Have rep
 
 Json = dict[str, Any]
 Form = Literal["table", "csv", "json", "html"]
-From = Annotated[str | None, Parameter(name="--from")]
-To = Annotated[str | None, Parameter(name="--to")]
-
 _COLUMNS: dict[str, list[tuple[str, str]]] = {
     "coverage": [("asset", "ASSET"), ("state", "STATE"), ("policies", "POLICIES"), ("last_good_at", "LAST GOOD"),
                  ("rpo", "RPO"), ("next_at", "NEXT")],
@@ -32,146 +30,96 @@ _COLUMNS: dict[str, list[tuple[str, str]]] = {
     "summary": [("part", "PART"), ("name", "WHAT"), ("value", "VALUE"), ("at", "WHEN")],
 }  # fmt: skip
 
-
-@app.command
-def coverage(
-    *,
-    system: str | None = None,
-    form: Annotated[Form, Parameter(name="--format")] = "table",
-    file: Path | None = None,
-    common: Common = DEFAULT,
-) -> None:
-    """Report of each asset, as of now, under which policies it is, and how old its last good recovery point is.
-
-    Parameters
-    ----------
-    system
-        Only what lies on this system.
-    form
-        table for people; csv, json or html.
-    file
-        Write it there instead of to standard output.
-    """
-    _report(common, "coverage", form, file, system=system)
+SHOWN = 1000
+"""Rows of a table for people; the rest is counted."""
 
 
-@app.command
-def snapshots(
-    *,
-    since: From = None,
-    until: To = None,
-    last: str | None = None,
-    system: str | None = None,
-    form: Annotated[Form, Parameter(name="--format")] = "table",
-    file: Path | None = None,
-    common: Common = DEFAULT,
-) -> None:
-    """Report the snapshots and recovery points that exist: which policy and step made them, and what keeps them.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a report is about, and how it is written."""
 
-    Parameters
-    ----------
-    since
-        Only those that were taken from this time on: 2026-11-01, 2026-11-01T18:00+01:00, or 30d or 12h ago.
-    until
-        Only those that were taken before this time.
-    last
-        Only those that were taken in the last 7d or 12h.
-    system
-        Only what is of this system.
-    form
-        table for people; csv, json or html.
-    file
-        Write it there instead of to standard output.
-    """
-    _report(common, "snapshots", form, file, system=system, **_period(since, until, last))
+    system: str | None = None
+    """Only what is about this system."""
+
+    form: Annotated[Form, Parameter(name="--format")] = "table"
+    """table for people, with the first 1,000 rows; csv, json or html."""
+
+    file: Path | None = None
+    """Write it there instead of to standard output."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """From when to when."""
+
+    since: Annotated[str | None, Parameter(name="--from")] = None
+    """From this time on: 2026-11-01, 2026-11-01T18:00+01:00, 30d ago. Operations, summary: default 7 days before the end."""
+
+    until: Annotated[str | None, Parameter(name="--to")] = None
+    """Before this time; default: now."""
+
+    last: str | None = None
+    """In the last 7d or 12h, instead."""
+
+    @property
+    def asked(self) -> dict[str, str | None]:
+        """The period as REST takes it. Raises InvalidInput."""
+        since, until = self.since, self.until
+        if self.last is not None:
+            if since is not None or until is not None:
+                raise InvalidInput("--last is a period of its own", next_step="Give --last, or --from and --to.")
+            if not re.fullmatch(r"\d{1,5}[dh]", self.last):
+                raise InvalidInput(f"{self.last!r:.40} is no length of time", next_step="Write 7d or 12h.")
+            since = self.last
+        times = {"from": since, "to": until}
+        return {name: None if time is None else ago(time).isoformat() for name, time in times.items()}
+
+
+SHAPE, PERIOD = Shape(), Period()
 
 
 @app.command
-def operations(
-    *,
-    since: From = None,
-    until: To = None,
-    last: str | None = None,
-    system: str | None = None,
-    form: Annotated[Form, Parameter(name="--format")] = "table",
-    file: Path | None = None,
-    common: Common = DEFAULT,
-) -> None:
-    """Report the operations that were asked for in a period, and how they ended.
-
-    Parameters
-    ----------
-    since
-        From this time on: 2026-11-01, 2026-11-01T18:00+01:00, or 30d or 12h ago; default: 7 days before the end.
-    until
-        Before this time; default: now.
-    last
-        In the last 7d or 12h, instead.
-    system
-        Only those of this system.
-    form
-        table for people; csv, json or html.
-    file
-        Write it there instead of to standard output.
-    """
-    _report(common, "operations", form, file, system=system, **_period(since, until, last))
+def coverage(*, shape: Shape = SHAPE, common: Common = DEFAULT) -> None:
+    """Report of each asset, as of now, under which policies it is, and how old its last good recovery point is."""
+    _report(common, "coverage", shape, {})
 
 
 @app.command
-def summary(
-    *,
-    since: From = None,
-    until: To = None,
-    last: str | None = None,
-    system: str | None = None,
-    form: Annotated[Form, Parameter(name="--format")] = "table",
-    file: Path | None = None,
-    common: Common = DEFAULT,
-) -> None:
-    """Report on one page how much is protected, how the operations of a period ended, and what needs a look.
+def snapshots(*, period: Period = PERIOD, shape: Shape = SHAPE, common: Common = DEFAULT) -> None:
+    """Report the snapshots and recovery points that exist, or were taken in a period: which policy and step made them,
+    and what keeps them."""
+    _report(common, "snapshots", shape, period.asked)
 
-    Parameters
-    ----------
-    since
-        From this time on: 2026-11-01, 2026-11-01T18:00+01:00, or 30d or 12h ago; default: 7 days before the end.
-    until
-        Before this time; default: now.
-    last
-        In the last 7d or 12h, instead.
-    system
-        Only what is about this system.
-    form
-        table for people; csv, json or html.
-    file
-        Write it there instead of to standard output.
-    """
-    _report(common, "summary", form, file, system=system, **_period(since, until, last))
+
+@app.command
+def operations(*, period: Period = PERIOD, shape: Shape = SHAPE, common: Common = DEFAULT) -> None:
+    """Report the operations that were asked for in a period, and how they ended."""
+    _report(common, "operations", shape, period.asked)
+
+
+@app.command
+def summary(*, period: Period = PERIOD, shape: Shape = SHAPE, common: Common = DEFAULT) -> None:
+    """Report on one page how much is protected, how the operations of a period ended, and what needs a look."""
+    _report(common, "summary", shape, period.asked)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
-def _period(since: str | None, until: str | None, last: str | None) -> dict[str, str | None]:
-    """Return the period as REST takes it. Raises InvalidInput."""
-    if last is not None:
-        if since is not None or until is not None:
-            raise InvalidInput("--last is a period of its own", next_step="Give --last, or --from and --to.")
-        if not re.fullmatch(r"\d{1,5}[dh]", last):
-            raise InvalidInput(f"{last!r:.40} is no length of time", next_step="Write 7d or 12h.")
-        since = last
-    times = {"from": since, "to": until}
-    return {name: None if time is None else ago(time).isoformat() for name, time in times.items()}
-
-
-def _report(common: Common, what: str, form: Form, file: Path | None, **asked: str | None) -> None:
+def _report(common: Common, what: str, shape: Shape, period: dict[str, str | None]) -> None:
     from snapkeep.cli import output
     from snapkeep.cli.diff import whole_file
 
-    wanted: Form = "json" if common.json and form == "table" else form
-    given = [(name, value) for name, value in asked.items() if value is not None]
+    file = shape.file
+    wanted: Form = "json" if common.json and shape.form == "table" else shape.form
+    given = [(name, value) for name, value in {"system": shape.system, **period}.items() if value is not None]
     if wanted == "table":
         if file is not None:
             raise InvalidInput("A table is for people", next_step="Give --format csv, json or html with --file.")
-        found = common.connect().request("GET", f"/reports/{what}", params=dict(given))
+        found = common.connect().request("GET", f"/reports/{what}", params={**dict(given), "limit": str(SHOWN)})
         output.show(common, found["rows"], _COLUMNS[what], empty="Nothing of this is there.")
+        if found["left_out"]:
+            output.console.print(f"{found['left_out']:,} more rows: see them with --format csv.", markup=False)
         for name, values in found["figures"].items():
             told = ", ".join(f"{'-' if value is None else _number(value)} {of}" for of, value in values.items())
             output.console.print(f"{name}: {told or 'none'}", markup=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from snapkeep.cli.confirm import agree, typed
 from snapkeep.cli.dry_run import DryRun, would
 from snapkeep.cli.options import DEFAULT, Common
-from snapkeep.cli.programs import PROGRAM_SECONDS, After, Before, ProgramSeconds, after_failed, programs_body
+from snapkeep.cli.programs import NO_PROGRAMS, Programs, after_failed
 from snapkeep.cli.protection import of_snapshot
 from snapkeep.cli.quiesce import SECONDS, Quiesce, Seconds, consistency, quiesce_body
 from snapkeep.cli.references import parse_asset, parse_snapshot, part
@@ -32,9 +32,7 @@ def create(
     name: str | None = None,
     quiesce: Quiesce = (),
     quiesce_seconds: Seconds = SECONDS,
-    before: Before = None,
-    after: After = None,
-    program_seconds: ProgramSeconds = PROGRAM_SECONDS,
+    programs: Programs = NO_PROGRAMS,
     wait: Wait = True,
     common: Common = DEFAULT,
 ) -> None:
@@ -51,20 +49,12 @@ def create(
         they are frozen in this order.
     quiesce_seconds
         How long they are held at the longest; after that the host itself lets them go.
-    before
-        Program that runs before, on the worker that takes the snapshot, by its name in the worker's directory of
-        programs; when it fails, no snapshot is taken.
-    after
-        Program that runs afterwards, also when no snapshot could be taken.
-    program_seconds
-        How long each of them may take; then it is ended.
     wait
         Wait until the snapshot exists.
     """
     rest = common.connect()
     found = rest.asset(parse_asset(asset))
-    around = programs_body(before, after, program_seconds)
-    body = {"name": name, **quiesce_body(rest, quiesce, quiesce_seconds), **around}
+    body = {"name": name, **quiesce_body(rest, quiesce, quiesce_seconds), **programs.body}
     operation = rest.request("POST", f"/assets/{found['id']}/snapshots", json=body)
     operation = follow(common, rest, operation, wait=wait, title=f"Taking a snapshot of {asset}")
     result = operation["result"]

@@ -105,7 +105,7 @@ class ReportSender:
         has_period = schedule.report is not ReportKind.COVERAGE
         since, until = (begin_of(end, schedule.last, ZoneInfo(schedule.timezone)), end) if has_period else (None, None)
         asked = Asked(schedule.report, self._clock.now(), since, until, schedule.system)
-        written = Written(report_of(self._catalog, asked), schedule.form, MOST_BYTES)
+        written = Written(report_of(self._catalog, asked), schedule.form, size=MOST_BYTES)
         content = b"".join([piece async for piece in written.pieces()])
         name = f"snapkeep-{schedule.name}-{end:%Y%m%d-%H%M}.{schedule.form}"
         return _notice(schedule, since, end, written.left_out), Attachment(name, schedule.form.media_type, content)

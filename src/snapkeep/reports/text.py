@@ -29,4 +29,4 @@ def shown(value: Value) -> str:
 
 def left_out_text(left_out: int) -> str:
     """Return what is said of rows that are missing."""
-    return f"{left_out} more rows are left out: the report would be too long. Get all of it with `snapkeep report`."
+    return f"{left_out} more rows are left out. Get all of it with `snapkeep report`."

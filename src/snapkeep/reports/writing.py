@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -38,10 +39,11 @@ class Writer(Protocol):
 class Written:
     """A report in a form, as pieces of bytes."""
 
-    def __init__(self, report: Report, form: ReportForm, most: int | None = None) -> None:
-        """`most`: bytes after which rows are left out; the figures count them all the same. None: no bound."""
+    def __init__(self, report: Report, form: ReportForm, *, size: int | None = None, rows: int | None = None) -> None:
+        """`size`, `rows`: bytes, and rows, after which rows are left out; figures count them all. None: no bound."""
         self._report = report
-        self._most = most
+        self._size = sys.maxsize if size is None else size
+        self._rows = sys.maxsize if rows is None else rows
         self._writer = WRITERS[form](report)
         self.left_out = 0
         """How many rows were left out, once all was written."""
@@ -49,16 +51,16 @@ class Written:
     async def pieces(self) -> AsyncIterator[bytes]:
         """Give it piece by piece, once."""
         head = self._writer.head().encode()
-        size = len(head)
+        size, rows = len(head), 0
         yield head
         async for page in self._report.pages:
             taken = []
             for row in page:
                 line = self._writer.row(row).encode()
-                if self._most is not None and (self.left_out or size + len(line) > self._most):
+                if self.left_out or size + len(line) > self._size or rows == self._rows:
                     self.left_out += 1
                     continue
-                size += len(line)
+                size, rows = size + len(line), rows + 1
                 taken.append(line)
             if taken:
                 yield b"".join(taken)

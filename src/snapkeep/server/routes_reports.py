@@ -53,6 +53,9 @@ async def read_report(
     ] = None,
     form: Annotated[ReportForm, Query(alias="format")] = ReportForm.JSON,
     system: Annotated[str | None, Query(max_length=63, description="Only what is about this system.")] = None,
+    limit: Annotated[
+        int | None, Query(ge=0, le=1_000_000_000, description="At most so many rows; the others are counted.")
+    ] = None,
 ) -> StreamingResponse:
     """Make a report of what the caller may see.
 
@@ -70,7 +73,7 @@ async def read_report(
             raise InvalidInput("There is no time before this", next_step="Give a later `to`, or `from` too.") from error
     if since is not None and until is not None and since >= until:
         raise InvalidInput("The period ends before it begins", next_step="Give a `from` that is before `to`.")
-    written = Written(report_of(parts.catalog, Asked(what, now, since, until, system, visible)), form)
+    written = Written(report_of(parts.catalog, Asked(what, now, since, until, system, visible)), form, rows=limit)
     headers = {"Content-Disposition": f'inline; filename="snapkeep-{what}-{now:%Y%m%d-%H%M}.{form}"'}
     if form is ReportForm.HTML:
         headers["Content-Security-Policy"] = f"{POLICY}; frame-ancestors 'none'; sandbox"
