@@ -55,7 +55,7 @@ class Period:
     """From when to when."""
 
     since: Annotated[str | None, Parameter(name="--from")] = None
-    """From this time on: 2026-11-01, 2026-11-01T18:00+01:00, 30d ago. Operations, summary: default 7 days before the end."""
+    """From this time on: 2026-11-01, 2026-11-01T18:00+01:00, 30d ago. Operations, summary: else of 7 days."""
 
     until: Annotated[str | None, Parameter(name="--to")] = None
     """Before this time; default: now."""
