@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import pytest
 from tests.linux_host.person import person
-from tests.linux_host.test_zfs_and_lvm import played
 from tests.support.host_programs import Programs
 from tests.support.host_programs.state import edited
 from tests.support.person import ordinary_user
@@ -25,12 +22,6 @@ FOR_ALL = {"findmnt", "lsblk"}
 def is_allowed(*words: str) -> bool:
     """A pattern of sudo stands for text as one of fnmatch does (sudoers(5), Wildcards in command arguments)."""
     return any(fnmatchcase(" ".join(words), rule) for rules in by_capability().values() for rule in rules)
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Programs]:
-    with played(tmp_path, monkeypatch) as programs:
-        yield programs
 
 
 @pytest.mark.parametrize(("kind", "name"), [("zfs", "tank/data"), ("lvm", "vg0/data")])
