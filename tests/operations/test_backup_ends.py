@@ -15,8 +15,8 @@ from snapkeep.catalog.records import RepositoryRecord
 from snapkeep.model.errors import AuthenticationFailed, InvalidInput
 from snapkeep.operations.dispatch import MOVERS
 from snapkeep.operations.host import Host
-from snapkeep.operations.kinds.backup import Job, Pace, Plan, _forget
 from snapkeep.operations.kinds.base import Mover
+from snapkeep.operations.kinds.writing import Job, Pace, Plan, forget
 from snapkeep.operations.repositories import PASSWORD, Access, make_or_open
 from snapkeep.operations.runner import HANDLERS
 
@@ -59,8 +59,8 @@ def test_what_an_earlier_run_wrote_is_found_and_can_be_taken_back(way: Access, t
     (source / "file").write_text("what a second walk would find")
     assert written(way, source, "mine", again=True) == first
     assert held(way) == {other, first}
-    _forget(way, "mine")
-    _forget(way, "mine")
+    forget(way, "mine")
+    forget(way, "mine")
     assert held(way) == {other}
 
 

@@ -9,24 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snapkeep.backup.comparison import compare
-from snapkeep.backup.links import LinkTable
-from snapkeep.backup.request import PARTIAL, BackupRequest, BackupResult, Mode, Progress
-from snapkeep.backup.writer import full_backup, incremental_backup
-from snapkeep.catalog.records import AssetRecord, BackupRecord, ChangeListRecord, SnapshotRecord
+from snapkeep.backup.request import BackupRequest
+from snapkeep.catalog.records import AssetRecord, BackupRecord, SnapshotRecord
 from snapkeep.model.assets import Capability
-from snapkeep.model.changes import Change
 from snapkeep.model.errors import (
     BaseMissing,
     Busy,
-    Damaged,
     Incomplete,
     InvalidInput,
     LimitExceeded,
@@ -42,18 +35,11 @@ from snapkeep.model.work import Ticket
 from snapkeep.operations.bridge import changes_for_thread
 from snapkeep.operations.kinds.base import Mover, export_label, tidy
 from snapkeep.operations.kinds.quiesce import asked_for
+from snapkeep.operations.kinds.writing import Job, Pace, Plan, Written, forget, is_wrong, tag
 from snapkeep.operations.mounts import mounted
 from snapkeep.operations.repositories import Access, access, logical_path
-from snapkeep.operations.run import Run, Told
-from snapkeep.operations.sampling import sample_entropy
+from snapkeep.operations.run import Run
 from snapkeep.operations.suspicion import look_at_changes
-from snapkeep.operations.text import duration, size
-from snapkeep.repository.repository import Repository
-from snapkeep.repository.snapshots import SnapshotFile
-from snapkeep.signals.entropy import EntropySample
-
-SAMPLE = 100
-"""Files that are compared with the snapshot after each backup."""
 
 _NO_LIST = (
     Unsupported,
@@ -77,56 +63,6 @@ BUSY_SECONDS = 60.0
 
 MOST_NAMED = 100
 """So many unreadable files are named in the record of a recovery point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a backup is to be made."""
-
-    parent: BackupRecord | None
-    changes: ChangeListRecord | None
-    """What changed since the parent's snapshot; None: everything is walked."""
-    reason: str | None
-    """Why everything is walked although there is a parent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What was written."""
-
-    result: BackupResult
-    reason: str | None
-    verification: dict[str, Any]
-    entropy: EntropySample | None
-    """Of files that have changed; None: there is no list of these, or they could not be looked at."""
-
-
-@dataclass(slots=True)
-class Pace:
-    """How fast it goes, for people."""
-
-    expected: int | None
-    """Bytes that will be read, as far as it is known."""
-    seen: Progress = field(default_factory=lambda: Progress(0, 0, 0, ""))
-    since: float = field(default_factory=time.monotonic)
-    verifying: bool = False
-
-    def take(self, progress: Progress) -> None:
-        """Note how far it is."""
-        self.seen = progress
-
-    def tell(self) -> Told:
-        """Return phase and progress: files, bytes, rate, and the time left where it can be known."""
-        if self.verifying:
-            return "comparing a sample with the snapshot", None
-        seconds = max(time.monotonic() - self.since, 0.001)
-        rate = self.seen.bytes_read / seconds
-        text = f"writing: {self.seen.files:,} files, {size(self.seen.bytes_read)} read, {size(rate)}/s"
-        if not self.expected:
-            return text, None
-        done = min(self.seen.bytes_read / self.expected, 0.99)
-        left = (self.expected - self.seen.bytes_read) / rate if rate else 0
-        return (f"{text}, {duration(left)} left" if left > 1 else text), done
 
 
 class BackupHandler(Mover):
@@ -186,7 +122,7 @@ class BackupHandler(Mover):
             await _delete(run, snapshot, "undo: delete", run.limits.undo)
         if (await run.catalog.operations.get(run.operation.id)).cursor == _WRITING:
             repository = await run.catalog.repositories.get(run.request["repository_id"])
-            await asyncio.to_thread(_forget, await access(run.catalog, repository, run.host), run.operation.id)
+            await asyncio.to_thread(forget, await access(run.catalog, repository, run.host), run.operation.id)
 
     # -- making ------------------------------------------------------------------------------------------------------
     async def _make(self, run: Run) -> BackupRecord:
@@ -225,7 +161,7 @@ class BackupHandler(Mover):
         base = await run.catalog.inventory.snapshot(chain.snapshot_id)
         if run.request["full"]:
             return Plan(parent, None, "asked for")
-        if _is_wrong(parent):
+        if is_wrong(parent):
             return Plan(parent, None, "the last recovery point differs from its snapshot")
         if base.gone_at is not None:
             return Plan(parent, None, f"the snapshot of the last backup, {base.snapshot.name}, is gone")
@@ -245,7 +181,7 @@ class BackupHandler(Mover):
             snapshot=snapshot.id,
             host=asset.system_name,
             time=snapshot.snapshot.created_at or run.clock.now(),
-            tags=("snapkeep", _tag(run.operation.id)),
+            tags=("snapkeep", tag(run.operation.id)),
             device_id=uuid.UUID(asset.id).int >> 97,  # 31 bits, the same in every backup of this asset
         )
         pace = Pace(_expected(plan))
@@ -289,112 +225,6 @@ class BackupHandler(Mover):
             except SnapkeepError as error:
                 stay[snapshot_id] = f"the snapshot of an earlier backup stays: {error.message}"
         return stay
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The part that runs in a thread."""
-
-    access: Access
-    request: BackupRequest
-    plan: Plan
-    pace: Pace
-    changes: Callable[[], Iterable[Change]]
-    operation_id: str
-    again: bool
-    """An earlier run of the operation may have written the recovery point."""
-    readers: int
-    seed: int
-
-    def run(self, stop: Callable[[], None]) -> Written:
-        """Write the recovery point, and compare a sample of it with the snapshot."""
-        links = self.access.host.cache / self.access.record.restic_id / "links"
-        links.mkdir(parents=True, exist_ok=True)
-        name = f"{uuid.uuid5(uuid.NAMESPACE_URL, self.request.logical_path)}.sqlite"
-        with self.access.at_work(stop) as (repository, check), LinkTable(links / name) as table:
-            result, reason = self._backup(repository, table, check)
-            self.pace.verifying = True
-            found = compare(repository, result.snapshot_id, self.request, files=SAMPLE, seed=self.seed, stop=check)
-        entropy = None
-        if self.plan.changes is not None:
-            entropy = sample_entropy(self.request.source, self.changes, self.seed, stop)
-        return Written(result, reason, found, entropy)
-
-    def _backup(
-        self, repository: Repository, table: LinkTable, stop: Callable[[], None]
-    ) -> tuple[BackupResult, str | None]:
-        known = _written_before(repository, self.operation_id) if self.again else None
-        if known is not None:
-            return _result(known), self.plan.reason
-        plan, reason = self.plan, self.plan.reason
-        self.pace.since = time.monotonic()
-        if plan.parent is not None and plan.changes is not None:
-            try:
-                return incremental_backup(
-                    repository,
-                    self.request,
-                    parent=plan.parent.restic_id,
-                    base=plan.parent.snapshot_id,
-                    changes=self.changes(),
-                    links=table,
-                    readers=self.readers,
-                    progress=self.pace.take,
-                    stop=stop,
-                ), None
-            except (BaseMissing, Incomplete, Damaged) as error:
-                reason = error.message
-        return full_backup(
-            repository,
-            self.request,
-            parent=_parent(repository, plan),
-            links=table,
-            readers=self.readers,
-            progress=self.pace.take,
-            stop=stop,
-        ), reason
-
-
-def _tag(operation_id: str) -> str:
-    return f"operation={operation_id}"
-
-
-def _written_before(repository: Repository, operation_id: str) -> SnapshotFile | None:
-    """Return the recovery point that an earlier run of this operation wrote, and died before it was recorded."""
-    wanted = _tag(operation_id)
-    return next((item for item in reversed(repository.snapshots()) if wanted in item.tags), None)
-
-
-def _forget(way: Access, operation_id: str) -> None:
-    """Remove a recovery point that was written, and is not to be."""
-    with way.open() as repository, repository.locked():
-        if (found := _written_before(repository, operation_id)) is not None:
-            repository.forget(found.id)
-
-
-def _result(snapshot: SnapshotFile) -> BackupResult:
-    told = snapshot.summary or {}
-    result = BackupResult(Mode(told.get("mode", Mode.FULL)), snapshot.id, snapshot.tree, snapshot.parent)
-    result.files_new, result.files_changed = told.get("files_new", 0), told.get("files_changed", 0)
-    result.files_unmodified, result.bytes_added = told.get("files_unmodified", 0), told.get("data_added_packed", 0)
-    result.unreadable_count = int(PARTIAL in snapshot.tags)  # how many is not known any more
-    return result
-
-
-def _parent(repository: Repository, plan: Plan) -> str | None:
-    """Return the parent's id, if the repository still has it: somebody may have removed it with restic.
-
-    From one that is known to be wrong nothing is taken over.
-    """
-    if plan.parent is None or _is_wrong(plan.parent):
-        return None
-    try:
-        return repository.snapshot(plan.parent.restic_id).id
-    except NotFound:
-        return None
-
-
-def _is_wrong(backup: BackupRecord) -> bool:
-    return bool((backup.verification or {}).get("differing"))
 
 
 def _expected(plan: Plan) -> int | None:
