@@ -20,7 +20,7 @@ from snapkeep.catalog.audit_chain import Entry, Fault, Line, Outcome, export_hea
 from snapkeep.catalog.audit_verification import Noted, Verified, read_key, verify_database, verify_files
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.fencing import Fence, Superseded
-from snapkeep.catalog.operations import ended
+from snapkeep.catalog.operation_ends import ended
 from snapkeep.catalog.records import OperationState
 from snapkeep.catalog.secrets import SecretBox
 from snapkeep.catalog.tables import audit, notes

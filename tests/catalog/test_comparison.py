@@ -12,7 +12,7 @@ import pytest
 from snapkeep.catalog import reconcile
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.inventory import asset_row_id, snapshot_row_id
-from snapkeep.catalog.operations import ended
+from snapkeep.catalog.operation_ends import ended
 from snapkeep.catalog.reconcile import Comparison, Known
 from snapkeep.catalog.records import ChangeListState, ExportState, OperationState
 from snapkeep.model.assets import Asset, AssetKind

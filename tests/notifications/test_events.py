@@ -9,7 +9,8 @@ from tests.notifications.conftest import CHANNEL_NOW
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.deliveries import DeliveryRecord
-from snapkeep.catalog.operations import REPOSITORY, ended
+from snapkeep.catalog.operation_ends import ended
+from snapkeep.catalog.operation_lists import REPOSITORY
 from snapkeep.catalog.records import OperationState
 from snapkeep.model.assets import Asset, AssetKind
 from snapkeep.model.errors import Damaged, VendorError

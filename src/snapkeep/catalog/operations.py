@@ -7,27 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, Update, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from snapkeep.catalog.audit import Audit
-from snapkeep.catalog.audit_chain import Entry, Outcome, shortened
 from snapkeep.catalog.fencing import HOLDS, OPEN, Database, Superseded
-from snapkeep.catalog.notices import is_told, notice_of
+from snapkeep.catalog.operation_ends import entry_of_end, notice_of_end
+from snapkeep.catalog.operation_lists import OPERATION_ORDERS, REPOSITORY, is_visible_operation, record_of
 from snapkeep.catalog.outbox import Outbox
-from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
+from snapkeep.catalog.paging import FIRST, Listed, Paging
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import UtcDateTime, assets, operations, systems
-from snapkeep.catalog.visible import is_visible
 from snapkeep.model.access import ALL_VISIBLE, Visible
 from snapkeep.model.errors import InvalidInput, NotFound
-from snapkeep.model.notifications import Notice
 
 MOST_AT_ONCE = 500
 """Ids that one query names: databases take some 65,000 parameters at most."""
-REPOSITORY = "repository:"
-"""How `system_name` begins of what works on a repository; no system is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,22 +336,12 @@ class Operations:
             row = (await connection.execute(statement.returning(operations), parameters)).first()
             if row is not None:
                 record = record_of(row)
-                if (notice := await self._notice(connection, record)) is not None:
+                if (notice := await notice_of_end(connection, record)) is not None:
                     await self._outbox.put(connection, notice)
-                await self._audit.append_in(connection, [_end_of(record)])
+                await self._audit.append_in(connection, [entry_of_end(record)])
         if notice is not None:
             self._outbox.wake()
         return row is not None
-
-    async def _notice(self, connection: AsyncConnection, operation: OperationRecord) -> Notice | None:
-        """Return what is to be told of the end of an operation, if anything is."""
-        if not is_told(operation):
-            return None
-        system: str | None = operation.system_name
-        if operation.system_name.startswith(REPOSITORY):
-            of_asset = select(systems.c.name).join(assets).where(assets.c.id == operation.asset_id)
-            system = await connection.scalar(of_asset)
-        return notice_of(operation, system)
 
     async def take_turn(self, exclusive: str, due: datetime | None = None) -> OpenOperation | None:
         """Give the turn to the operation that has waited longest; return it. None when one has it, or none waits.
@@ -394,31 +379,6 @@ class Operations:
             return (await connection.execute(delete(operations).where(operations.c.ended_at < before))).rowcount
 
 
-def is_visible_operation(visible: Visible) -> ColumnElement[bool]:
-    """Return the condition under which an operation is visible.
-
-    What works on a repository has `repository:` and its name in place of a system's: it is seen by its asset's.
-    """
-    name = operations.c.system_name
-    works_on_repository = name.startswith(REPOSITORY)
-    of_asset = select(systems.c.id).join(assets).where(assets.c.id == operations.c.asset_id)
-    return is_visible(
-        visible,
-        system=case((works_on_repository, of_asset.with_only_columns(systems.c.name).scalar_subquery()), else_=name),
-        system_id=case((works_on_repository, of_asset.scalar_subquery()), else_=operations.c.system_id),
-        asset_id=operations.c.asset_id,
-        repository=case((works_on_repository, func.substr(name, len(REPOSITORY) + 1))),
-    )
-
-
-def is_about(system: str) -> ColumnElement[bool]:
-    """Return the condition under which an operation is about a system, given its name: by `system_name`, or, of what
-    works on a repository, by its asset's."""
-    its_assets = select(assets.c.id).join(systems).where(systems.c.name == system)
-    of_asset = operations.c.system_name.startswith(REPOSITORY) & operations.c.asset_id.in_(its_assets)
-    return (operations.c.system_name == system) | of_asset
-
-
 def _is_due(due: datetime | None) -> ColumnElement[bool]:
     at_once = operations.c.not_before.is_(None)
     return at_once if due is None else at_once | (operations.c.not_before <= due)
@@ -435,19 +395,6 @@ def _open_query() -> Select[Any]:
         operations.c.turn,
     )
 
-
-OPERATION_ORDERS = Orders[OperationRecord](
-    "-created_at",
-    created_at=Sort((operations.c.created_at, operations.c.id), lambda item: (item.created_at, item.id)),
-    kind=Sort(
-        (operations.c.kind, operations.c.created_at, operations.c.id),
-        lambda item: (item.kind, item.created_at, item.id),
-    ),
-    system=Sort(
-        (operations.c.system_name, operations.c.created_at, operations.c.id),
-        lambda item: (item.system_name, item.created_at, item.id),
-    ),
-)
 
 _holders = operations.alias("holders")
 
@@ -479,30 +426,3 @@ _CLAIM = (
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value.value if isinstance(value, OperationState) else value for key, value in values.items()}
-
-
-def _end_of(operation: OperationRecord) -> Entry:
-    detail: dict[str, Any] = {"operation": operation.id}
-    if operation.state is not OperationState.SUCCEEDED:
-        detail |= {"state": operation.state.value, "code": (operation.error or {}).get("code")}
-    return Entry(
-        actor=operation.requester,
-        actor_kind="operation",
-        source=operation.worker or "",
-        action=f"operation.{operation.kind}",
-        subject=shortened(operation.target),
-        outcome=Outcome.DONE if operation.state is OperationState.SUCCEEDED else Outcome.FAILED,
-        detail=detail,
-    )
-
-
-def record_of(row: Any) -> OperationRecord:
-    """Return the record of a row of `operations`."""
-    values = row._asdict()
-    values["state"] = OperationState(row.state)
-    return OperationRecord(**values)
-
-
-def ended(state: OperationState, now: datetime, **values: Any) -> dict[str, Any]:
-    """Return the values that end an operation."""
-    return {"state": state, "ended_at": now, "phase": state.value, "turn": None, **values}

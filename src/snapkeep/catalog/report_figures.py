@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, select
 
 from snapkeep.catalog.audit_chain import Outcome
 from snapkeep.catalog.fencing import Database
-from snapkeep.catalog.operations import OPERATION_ORDERS, is_about, is_visible_operation, record_of
+from snapkeep.catalog.operation_lists import OPERATION_ORDERS, is_about, is_visible_operation, record_of
 from snapkeep.catalog.paging import Listed, Paging
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.catalog.tables import audit, operations

@@ -9,7 +9,8 @@ import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.fencing import OPEN
-from snapkeep.catalog.operations import OpenOperation, ended
+from snapkeep.catalog.operation_ends import ended
+from snapkeep.catalog.operations import OpenOperation
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import SnapkeepError
 from snapkeep.operations.clock import Clock

@@ -14,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.fencing import OPEN, Fence, Superseded
-from snapkeep.catalog.operations import ended
+from snapkeep.catalog.operation_ends import ended
 from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import AuthenticationFailed, SnapkeepError, Timeout, Unavailable, VendorError

@@ -6,7 +6,7 @@ import contextlib
 from datetime import timedelta
 from typing import Any
 
-from snapkeep.catalog.operations import ended
+from snapkeep.catalog.operation_ends import ended
 from snapkeep.catalog.records import (
     OperationRecord,
     OperationState,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 
-from snapkeep.catalog.operations import REPOSITORY
+from snapkeep.catalog.operation_lists import REPOSITORY
 from snapkeep.catalog.records import (
     AssetRecord,
     BackupRecord,
@@ -29,8 +29,8 @@ from snapkeep.catalog.records import (
 from snapkeep.catalog.signals import SignalRecord
 from snapkeep.model.access import INSTALLATION, Action, Principal, Subject, Visible
 from snapkeep.model.errors import NotFound, PermissionDenied
+from snapkeep.model.programs import Programs
 from snapkeep.model.protections import ProtectionKind
-from snapkeep.operations.programs import Programs
 from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.four_eyes import require_approval

@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from snapkeep.catalog.catalog import Catalog
-from snapkeep.catalog.operations import REPOSITORY, Face
+from snapkeep.catalog.operation_lists import REPOSITORY
+from snapkeep.catalog.operations import Face
 from snapkeep.catalog.outages import is_outage
 from snapkeep.catalog.paging import Paging
 from snapkeep.catalog.records import OperationRecord, OperationState
