@@ -90,7 +90,7 @@ async def test_a_clock_that_was_ahead_stops_nothing(catalog: Catalog, by: timede
     clock, noted = SetClock(), Noted()
     runner = Runner(catalog, noted, clock)
     await runner.tick()
-    await go(runner, clock, 26 * HOUR)
+    await go(runner, clock, 26 * HOUR, HOUR)
     clock.time += by
     await go(runner, clock, HOUR)
     clock.time -= by
@@ -112,14 +112,14 @@ async def test_what_waits_by_a_clock_that_was_ahead_waits_no_more(
     clock, noted = SetClock(), Noted()
     runner = Runner(catalog, noted, clock)
     await runner.tick()
-    await go(runner, clock, 35 * HOUR)
+    await go(runner, clock, 35 * HOUR, HOUR)
     before = len(noted.asked)
     noted.running = set(noted.operations) if unended else set()
     clock.time += timedelta(days=365, hours=2)  # 13:00 of a day on which it waits
     await go(runner, clock, 10 * MINUTE)
     clock.time -= timedelta(days=365, hours=2)
     noted.running = set()
-    await go(runner, clock, 24 * HOUR)
+    await go(runner, clock, 24 * HOUR, HOUR)
     assert len(noted.asked) == before + 1
 
 
@@ -148,9 +148,10 @@ async def test_moments_that_come_again_since_the_clock_was_wrong_are_run_again(c
     clock, noted = SetClock(), Noted()
     runner = Runner(catalog, noted, clock)
     await runner.tick()
-    await go(runner, clock, 30 * HOUR)
+    await go(runner, clock, 30 * HOUR, HOUR)
     clock.time -= timedelta(days=1)
-    await go(runner, clock, 30 * HOUR)
+    await go(runner, clock, HOUR)
+    await go(runner, clock, 29 * HOUR, HOUR)
     assert len(set(noted.operations)) == len(noted.operations) == 2 * 60
     await go(Runner(catalog, noted, clock), clock, 2 * HOUR)
     assert len(set(noted.operations)) == len(noted.operations) == 2 * 62

@@ -8,6 +8,8 @@ from typing import Any
 
 from cyclopts import Parameter
 
+from snapkeep.model.programs import SECONDS
+
 Json = dict[str, Any]
 
 
@@ -22,7 +24,7 @@ class Programs:
     after: str | None = None
     """Program that runs afterwards, also when no snapshot could be taken."""
 
-    program_seconds: int = 60
+    program_seconds: int = SECONDS
     """How long each of them may take; then it is ended."""
 
     @property

@@ -24,11 +24,11 @@ from snapkeep.catalog.records import (
 from snapkeep.model.assets import Capability
 from snapkeep.model.errors import Busy, Conflict, InvalidInput, NotFound
 from snapkeep.model.exports import AccessMode, BackupHost
+from snapkeep.model.programs import NO_PROGRAMS, Programs
 from snapkeep.model.snapshots import DEFAULT_PREFIX, is_owned_name, new_snapshot_name
 from snapkeep.operations.clock import Clock
 from snapkeep.operations.connections import Connections
 from snapkeep.operations.dispatch import Dispatcher
-from snapkeep.operations.programs import NO_PROGRAMS, Programs
 from snapkeep.operations.requester import Planned, Requester
 from snapkeep.operations.runner import HANDLERS
 from snapkeep.plugin.guards import require_address, require_confirmation, require_older, require_same_asset

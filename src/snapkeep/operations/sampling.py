@@ -40,7 +40,7 @@ def sample_entropy(
     except Exception as error:
         if is_outage(error):
             raise
-        log.warning("changed files could not be sampled", reason=str(error) or type(error).__name__)
+        log.warning("changed files could not be sampled", exc_info=error)
         return None
 
 

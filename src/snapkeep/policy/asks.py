@@ -11,7 +11,7 @@ from snapkeep.catalog.records import AssetRecord, ChangeListState, RepositoryRec
 from snapkeep.model.assets import Capability
 from snapkeep.model.drills import BYTES, FILES
 from snapkeep.model.errors import Conflict
-from snapkeep.operations.programs import SECONDS, Programs
+from snapkeep.model.programs import SECONDS, Programs
 from snapkeep.operations.proving import Proving
 from snapkeep.operations.requester import Requester
 from snapkeep.policy.document import Step

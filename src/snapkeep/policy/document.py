@@ -22,14 +22,13 @@ from pydantic import (
 
 from snapkeep.model.assets import AssetKind
 from snapkeep.model.drills import MOST_FILES
+from snapkeep.model.programs import MOST_SECONDS, NAME
 from snapkeep.policy.retention import PERIODS, Keep, words
 from snapkeep.policy.schedule import LONGEST_JITTER, Schedule, Window
 
 LONGEST: Final = timedelta(days=36_600)
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-PROGRAM: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-"""What a program of a worker may be called, as in `operations.programs`."""
 
 
 def _duration(value: Any) -> Any:
@@ -106,7 +105,7 @@ def _size(value: Any) -> Any:
 
 
 def _program(name: str) -> str:
-    if not re.fullmatch(PROGRAM, name):
+    if not re.fullmatch(NAME, name):
         raise ValueError("a program is named by letters, digits, dots, dashes and underscores, without a path")
     return name
 
@@ -123,7 +122,7 @@ Size = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,8}[KMGT]$"}]}
     ),
 ]
-Program = Annotated[str, AfterValidator(_program), WithJsonSchema({"type": "string", "pattern": PROGRAM})]
+Program = Annotated[str, AfterValidator(_program), WithJsonSchema({"type": "string", "pattern": NAME})]
 Cron = Annotated[str, AfterValidator(_cron), Field(max_length=200, examples=["0 * * * *", "30 22 * * MON-FRI"])]
 Name = Annotated[str, Field(pattern=_NAME, description="Lower-case letters, digits, dots, dashes and underscores.")]
 Glob = Annotated[str, Field(min_length=1, max_length=300)]
@@ -206,7 +205,7 @@ class Step(Part):
     after: Program | None = Field(
         default=None, description="One that runs afterwards, also when no snapshot could be taken."
     )
-    program_seconds: Annotated[int, Field(ge=1, le=3600)] | None = Field(
+    program_seconds: Annotated[int, Field(ge=1, le=MOST_SECONDS)] | None = Field(
         default=None, description="How long each of these two may take; default: 60."
     )
     data: Literal["sample", "all"] | None = Field(

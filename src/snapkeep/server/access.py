@@ -29,8 +29,8 @@ from snapkeep.catalog.records import (
 from snapkeep.catalog.signals import SignalRecord
 from snapkeep.model.access import INSTALLATION, Action, Principal, Subject, Visible
 from snapkeep.model.errors import NotFound, PermissionDenied
+from snapkeep.model.programs import Programs
 from snapkeep.model.protections import ProtectionKind
-from snapkeep.operations.programs import Programs
 from snapkeep.server.authentication import Caller
 from snapkeep.server.context import Context, Parts
 from snapkeep.server.four_eyes import require_approval

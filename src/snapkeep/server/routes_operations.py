@@ -25,7 +25,7 @@ from snapkeep.changes.wire import change_to_dict
 from snapkeep.model.access import Action, Visible
 from snapkeep.model.changes import ChangeOperation, ObjectType
 from snapkeep.model.errors import Incomplete
-from snapkeep.operations.programs import Programs
+from snapkeep.model.programs import Programs
 from snapkeep.server.access import BY_KIND, Allowed, allow, listed, on_change_list, on_operation
 from snapkeep.server.authentication import Again, Caller
 from snapkeep.server.context import Parts

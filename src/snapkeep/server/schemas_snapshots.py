@@ -8,10 +8,10 @@ from typing import Annotated
 from pydantic import Field
 
 from snapkeep.catalog.records import SnapshotRecord
+from snapkeep.model.programs import MOST_SECONDS, NO_PROGRAMS, Programs
+from snapkeep.model.programs import NAME as PROGRAM_NAME
+from snapkeep.model.programs import SECONDS as PROGRAM_SECONDS
 from snapkeep.operations.asking import QUIESCE_SECONDS
-from snapkeep.operations.programs import MOST_SECONDS, NO_PROGRAMS, Programs
-from snapkeep.operations.programs import NAME as PROGRAM_NAME
-from snapkeep.operations.programs import SECONDS as PROGRAM_SECONDS
 from snapkeep.server.schemas import In, Out
 
 QuiesceIds = Annotated[

@@ -17,7 +17,8 @@ import structlog
 from snapkeep.catalog.fencing import Superseded
 from snapkeep.catalog.outages import is_outage
 from snapkeep.model.errors import AuthenticationFailed, SnapkeepError
-from snapkeep.operations.programs import Programs, find_program, run_program
+from snapkeep.model.programs import Programs
+from snapkeep.operations.programs import find_program, run_program
 from snapkeep.operations.run import Cancelled, Run
 
 BEGUN = "begun"

@@ -18,10 +18,11 @@ from snapkeep.catalog.drills import DrillKind, DrillRecord
 from snapkeep.catalog.paging import ALL
 from snapkeep.catalog.records import BackupRecord
 from snapkeep.model.errors import Busy, Conflict, Damaged, NotFound, Timeout, VendorError
+from snapkeep.model.programs import MOST_SECONDS
 from snapkeep.model.work import Ticket
 from snapkeep.operations.kinds.base import Mover
 from snapkeep.operations.kinds.recover import Pace, below_share
-from snapkeep.operations.programs import MOST_SECONDS, run_program
+from snapkeep.operations.programs import run_program
 from snapkeep.operations.repositories import Access, Stop, access
 from snapkeep.operations.run import Run
 from snapkeep.operations.scratch import Room, clear, scratch, scratches

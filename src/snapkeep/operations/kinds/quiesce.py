@@ -10,8 +10,8 @@ import structlog
 
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import AssetRecord
+from snapkeep.model.programs import Programs
 from snapkeep.operations.kinds.base import played
-from snapkeep.operations.programs import Programs
 from snapkeep.operations.run import Run
 from snapkeep.plugin.roles import Quiesced
 
