@@ -15,6 +15,7 @@ import contextvars
 import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -172,6 +173,8 @@ class Engine:
             yield
         finally:
             await asyncio.to_thread(lambda: DBOS.destroy(workflow_completion_timeout_sec=0))
+            # DBOS gave the loop its own threads, and has ended them: whatever is closed from now on needs some, too.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
             parked = list(_Registered.tasks)
             for task in parked:
                 task.cancel()

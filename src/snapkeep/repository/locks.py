@@ -114,6 +114,8 @@ class RepositoryLock:
             if not self._ended.wait(_SETTLE):
                 self._refuse_beside_others()
         except SnapkeepError as error:
+            with suppress(SnapkeepError):  # before anybody hears of it: who tries again need not meet this one
+                self._backend.remove(FileKind.LOCK, self._name)
             self._refused = error
         except BaseException as error:
             self._refused = Unavailable(f"The locks of the repository {self._backend.location} cannot be seen: {error}")
@@ -124,8 +126,6 @@ class RepositoryLock:
     def _keep(self) -> None:
         self._look_again()
         if self._refused is not None:
-            with suppress(SnapkeepError):
-                self._backend.remove(FileKind.LOCK, self._name)
             return
         wait = self._refresh_after
         while not self._ended.wait(wait):
