@@ -123,6 +123,40 @@ async def test_what_waits_by_a_clock_that_was_ahead_waits_no_more(
     assert len(noted.asked) == before + 1
 
 
+async def test_what_was_claimed_by_a_clock_that_was_ahead_is_asked_for(catalog: Catalog) -> None:
+    """Its system was away before the clock was set back, and after."""
+    await add_assets(catalog, count=2)
+    await add_policy(catalog)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    clock.time += timedelta(days=365)
+    noted.fails = Unavailable("The system is away")
+    await go(runner, clock, HOUR, HOUR)
+    claimed = {row.operation_id for row in await rows(catalog, policy_runs.c.operation_id)}
+    clock.time -= timedelta(days=365)
+    await go(runner, clock, 40 * MINUTE)
+    assert (len(claimed), noted.asked) == (2, [])
+    noted.fails = None
+    await go(runner, clock, 10 * MINUTE)
+    assert set(noted.operations) == claimed
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_repeats_nothing(catalog: Catalog) -> None:
+    await add_assets(catalog, count=2)
+    await add_policy(catalog)
+    clock, noted = SetClock(), Noted()
+    runner = Runner(catalog, noted, clock)
+    await runner.tick()
+    await go(runner, clock, 13 * HOUR, HOUR)
+    before = len(noted.asked)
+    clock.time -= 12 * HOUR + 10 * MINUTE
+    await go(runner, clock, 10 * MINUTE, 5 * MINUTE)  # over a full hour
+    clock.time += 12 * HOUR + 10 * MINUTE
+    await go(runner, clock, 40 * MINUTE)
+    assert len(noted.asked) == before == 2 * 13
+
+
 async def test_a_clock_that_is_behind_repeats_nothing(catalog: Catalog) -> None:
     await add_assets(catalog, count=2)
     await add_policy(catalog, "p", HOURLY, HOURLY | {"name": "yearly", "schedule": "0 0 1 1 *"})
