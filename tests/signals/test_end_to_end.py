@@ -151,8 +151,9 @@ def acknowledged(own: Installation, operation_id: str) -> None:
         operator.request("POST", path, json=body)
     done = officer.request("POST", path, json=body)
     assert (done["acknowledged_by"], done["acknowledged_reason"]) == ("officer", "we did that")
+    assert officer.request("POST", path, json=body) == done
     with pytest.raises(Conflict, match="officer has acknowledged this already"):
-        officer.request("POST", path, json=body)
+        officer.request("POST", path, json={"reason": "another one"})
     ran = own.cli("signal", "list", "files1/projects", "--waiting", "--output", "json")
     assert len(ran.json()) == 1
     other = ran.json()[0]["operation_id"]

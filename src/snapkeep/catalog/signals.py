@@ -120,7 +120,8 @@ class ChangeSignals:
     async def acknowledge(self, signal: SignalRecord, *, by: str, reason: str) -> SignalRecord:
         """Note that somebody holds a suspicious list to be harmless: from now on it is a part of what is usual.
 
-        Raises Conflict when it is not suspicious, or was acknowledged before.
+        Doing so again changes nothing. Raises Conflict when it is not suspicious, or was acknowledged by somebody else,
+        or for another reason.
         """
         waits = (signals.c.operation_id == signal.operation_id) & signals.c.suspicious
         waits &= signals.c.acknowledged_at.is_(None)
@@ -129,7 +130,7 @@ class ChangeSignals:
         async with self._database.begin() as connection:
             changed = (await connection.execute(update(signals).where(waits).values(**values))).rowcount
         found = await self.get(signal.operation_id)
-        if changed:
+        if changed or (found.acknowledged_by, found.acknowledged_reason) == (by, reason):
             return found
         if not found.suspicious:
             raise Conflict("This change list is not suspicious", next_step="There is nothing to be done.")
