@@ -48,8 +48,8 @@ class Deleted:
         self.by.add(by.name)
         return "operation"
 
-    async def forget(self, backup: BackupRecord, by: Requester) -> None:
-        await self._catalog.backups.remove(backup.id)
+    async def forget(self, backup: BackupRecord, by: Requester, entry: Entry) -> None:
+        await self._catalog.backups.remove(backup.id, entry)
         self.names.append(backup.id)
         self.by.add(by.name)
 
@@ -187,6 +187,17 @@ async def test_each_recovery_point_that_is_forgotten_is_on_record(catalog: Catal
     assert told == [(by.name, kind, Outcome.DONE, {"id": name}) for name in "ab"]
     assert lines[0].subject == going[0].reference
     assert await catalog.report_figures.forgotten(*(await around_now(catalog))) == 2
+
+
+async def test_without_a_line_on_record_no_recovery_point_is_forgotten(catalog: Catalog) -> None:
+    await backed_up(catalog, "a", 0, await made(catalog, "of-a", 0, policy=""))
+    cannot_be_written = Entry(
+        actor="anna", actor_kind="user", source="", action="backup.forget", subject="a", outcome=Outcome.DONE,
+        detail={"id": object()},
+    )  # fmt: skip
+    with pytest.raises(TypeError):
+        await catalog.backups.remove("a", cannot_be_written)
+    assert (await catalog.backups.get("a")).id == "a"
 
 
 async def around_now(catalog: Catalog) -> tuple[datetime, datetime]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, update
 
+from snapkeep.catalog.audit import Audit
+from snapkeep.catalog.audit_chain import Entry
 from snapkeep.catalog.fencing import Database
 from snapkeep.catalog.paging import FIRST, Listed, Orders, Paging, Sort
 from snapkeep.catalog.protections import forgetting
@@ -21,8 +23,9 @@ from snapkeep.model.errors import InvalidInput, NotFound
 class Backups:
     """Recovery points and the chains that they form."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
+        self._audit = audit
 
     async def record(self, backup: BackupRecord) -> None:
         """Store a recovery point, and move the pin of its chain to its snapshot. Safe to repeat."""
@@ -86,10 +89,13 @@ class Backups:
         async with self._database.connect() as connection:
             return await BACKUP_ORDERS.read(connection, query, _record, paging)
 
-    async def remove(self, backup_id: str) -> None:
-        """Forget a recovery point; a chain that goes on from it ends. Raises Locked while something keeps it."""
+    async def remove(self, backup_id: str, entry: Entry | None = None) -> None:
+        """Forget a recovery point, and append a line to the audit log: both, or nothing. A chain that goes on from it
+        ends. Raises Locked while something keeps it."""
         async with forgetting(self._database, backup_id=backup_id) as connection:
-            await connection.execute(delete(backups).where(backups.c.id == backup_id))
+            removed = (await connection.execute(delete(backups).where(backups.c.id == backup_id))).rowcount
+            if removed and entry is not None:
+                await self._audit.append_in(connection, [entry])
 
     async def verified(self, backup_id: str, verification: dict[str, Any]) -> None:
         """Note what a check has found."""

@@ -56,7 +56,7 @@ class Catalog:
         self.operations = Operations(database, audit, outbox)
         self.change_lists = ChangeLists(database)
         self.repositories = Repositories(database, box)
-        self.backups = Backups(database)
+        self.backups = Backups(database, audit)
         self.drills = Drills(database)
         self.workers = Workers(database)
         self.statistics = Statistics(database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from snapkeep.catalog.audit_chain import Entry
 from snapkeep.catalog.catalog import Catalog
 from snapkeep.catalog.records import BackupRecord, ChainRecord
 from snapkeep.model.errors import Busy, SnapkeepError
@@ -24,10 +25,13 @@ class Forgetting:
         self._host = host
         self._clock = clock
 
-    async def forget(self, backup: BackupRecord, by: Requester, *, force: bool = False) -> None:
+    async def forget(
+        self, backup: BackupRecord, by: Requester, *, force: bool = False, entry: Entry | None = None
+    ) -> None:
         """Forget a recovery point, here and in the repository; `restic prune` gives its space back.
 
-        `force`: also the one from which the next incremental backup starts. Raises Busy without it, Locked while
+        `force`: also the one from which the next incremental backup starts. `entry`: the line about it in the audit
+        log, for whom no request writes one. Raises Busy without it, Locked while
         something keeps it, or while too many were deleted within the hour; Planned for a dry run.
         """
         protections = self._catalog.protections
@@ -57,7 +61,7 @@ class Forgetting:
         except Exception:
             await protections.end_deletion(deletion)
             raise
-        await self._catalog.backups.remove(backup.id)
+        await self._catalog.backups.remove(backup.id, entry)
         if chain is not None and chain.backup_id == backup.id:
             await self.let_go(chain, by)
 

@@ -42,8 +42,8 @@ class Deletes(Protocol):
         """Delete a snapshot; return the operation's id."""
         ...
 
-    async def forget(self, backup: BackupRecord, by: Requester) -> None:
-        """Forget a recovery point."""
+    async def forget(self, backup: BackupRecord, by: Requester, entry: Entry) -> None:
+        """Forget a recovery point, with a line about it in the audit log."""
         ...
 
 
@@ -58,9 +58,9 @@ class DeletesReally:
         """Delete a snapshot; return the operation's id."""
         return (await self._operations.delete(snapshot, by)).id
 
-    async def forget(self, backup: BackupRecord, by: Requester) -> None:
-        """Forget a recovery point."""
-        await self._forgetting.forget(backup, by)
+    async def forget(self, backup: BackupRecord, by: Requester, entry: Entry) -> None:
+        """Forget a recovery point, with a line about it in the audit log."""
+        await self._forgetting.forget(backup, by, entry=entry)
 
 
 @dataclass(slots=True)
@@ -148,8 +148,8 @@ class Pruner:
 
     async def _delete_one(self, record: PointRecord, by: Requester) -> str | None:
         if record.kind == BACKUP:
-            await self._deletes.forget(await self._catalog.backups.get(record.id), by)
-            await self._catalog.audit.append(_forgotten(record, by))
+            backup = await self._catalog.backups.get(record.id)
+            await self._deletes.forget(backup, by, _forgotten(record, by))
             return None
         asker = by
         if by.is_operation:  # once a day, if it cannot be
