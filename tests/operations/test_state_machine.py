@@ -7,6 +7,7 @@ a good-bye; the next start has the same name, or another one and takes over.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import Phase, note, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -109,6 +111,7 @@ class Operations(RuleBasedStateMachine):
     url: ClassVar[str]
     engine: ClassVar[sa.URL]
     loop: ClassVar[asyncio.AbstractEventLoop]
+    failures: ClassVar[list[Exception]]
 
     # -- the frame ---------------------------------------------------------------------------------------------------
     def __init__(self) -> None:
@@ -144,11 +147,19 @@ class Operations(RuleBasedStateMachine):
         self.watcher = asyncio.create_task(self._watch())
 
     def teardown(self) -> None:
+        self._note_failure()
         try:
             if hasattr(self, "world"):
                 self.settle()
+        except Exception:
+            self._note_failure()
+            raise
         finally:
             self.run(self._close())
+
+    def _note_failure(self) -> None:
+        if isinstance(error := sys.exc_info()[1], Exception):
+            self.failures.append(error)
 
     async def _close(self) -> None:
         await self._wake()
@@ -463,6 +474,7 @@ def machine(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with SimulatorProcess(tmp_path / "simulator", arguments=["--http"]) as simulator, running_loop() as loop:
         Operations.loop = loop
         Operations.simulator, Operations.url = simulator, database_url
+        Operations.failures = []
         Operations.engine = engine_url(sa.make_url(database_url), tmp_path / "engine.sqlite")
         yield Operations
 
@@ -473,15 +485,18 @@ def test_whatever_happens(machine: type[Operations]) -> None:
 
     Hypothesis does not look for a shorter one: each takes seconds, and the moments in it are never quite the same.
     """
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=4 if machine.url.startswith("sqlite") else 2,
-            phases=[Phase.generate],
-            stateful_step_count=20,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            print_blob=True,
-        ),
+    chosen = settings(
+        max_examples=4 if machine.url.startswith("sqlite") else 2,
+        phases=[Phase.generate],
+        stateful_step_count=20,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        print_blob=True,
     )
+    try:
+        run_state_machine_as_test(machine, settings=chosen)
+    except Flaky as error:
+        if not machine.failures:
+            raise
+        raise machine.failures[0] from error  # played again it ended otherwise, which hides what was wrong
