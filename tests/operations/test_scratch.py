@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -10,9 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from snapkeep.catalog.catalog import open_catalog
 from snapkeep.model.errors import Busy, LimitExceeded
+from snapkeep.operations.engine import WorkerSettings, engine_url
 from snapkeep.operations.host import Host
+from snapkeep.operations.open import OperationsSettings, open_operations
 from snapkeep.operations.scratch import Room, clear, remove, remove_leftovers, scratch, scratches
 
 DEEP = 1500
@@ -110,3 +115,27 @@ async def test_what_cannot_be_removed_is_told(
     monkeypatch.undo()
     remove(place)
     assert not place.exists()
+
+
+async def test_a_worker_lives_while_it_removes_what_another_has_left(host: Host, tmp_path: Path) -> None:
+    """Otherwise the others take it for dead."""
+    left = scratches(host) / "left"
+    left.mkdir(parents=True)
+    for number in range(50_000):
+        os.mknod(left / str(number))
+    url = f"sqlite+aiosqlite:///{tmp_path / 'catalog.sqlite'}"
+    worker = WorkerSettings(name="one", takeover_seconds=0.3)
+    settings = OperationsSettings(engine=engine_url(sa.make_url(url), tmp_path / "engine"), worker=worker, host=host)
+    async with open_catalog(url, b"k" * 32) as catalog:
+
+        async def open_and_close() -> None:
+            async with open_operations(catalog, settings):
+                assert not left.exists()
+
+        opening = asyncio.create_task(open_and_close())
+        signs = set()
+        while left.exists():
+            signs |= {found.heartbeat_at for found in await catalog.workers.find()}
+            await asyncio.sleep(0.01)
+        await opening
+    assert len(signs) > 1

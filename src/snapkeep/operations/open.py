@@ -72,16 +72,18 @@ async def open_operations(
     )
     crashed = await membership.join(alone=settings.alone)
     try:
-        await unmount_leftovers(settings.host)
-        await remove_leftovers(settings.host)
-        async with engine.running(settings.engine, runner):
-            if crashed is not None:
-                for system_id in await catalog.operations.systems_of(crashed.name):
-                    await operations.reconcile_after_crash(system_id)
-            async with upkeep.running(on_failure):
-                yield Opened(operations, connections, engine, membership, settings.host)
-            await dispatcher.settle()
-            log.info("leaving; what is under way goes on elsewhere, or at the next start", worker=settings.worker.name)
+        async with upkeep.alive(on_failure):
+            await unmount_leftovers(settings.host)
+            await remove_leftovers(settings.host)
+            async with engine.running(settings.engine, runner):
+                if crashed is not None:
+                    for system_id in await catalog.operations.systems_of(crashed.name):
+                        await operations.reconcile_after_crash(system_id)
+                async with upkeep.running(on_failure):
+                    yield Opened(operations, connections, engine, membership, settings.host)
+                await dispatcher.settle()
+                leaving = "leaving; what is under way goes on elsewhere, or at the next start"
+                log.info(leaving, worker=settings.worker.name)
         await membership.leave()
     finally:
         await connections.close_all()

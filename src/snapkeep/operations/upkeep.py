@@ -60,10 +60,15 @@ class Upkeep:
         self._keep = keep_operations
 
     @asynccontextmanager
+    async def alive(self, on_failure: Callable[[Exception], None]) -> AsyncIterator[None]:
+        """Give signs of life in the background, also while this worker begins and ends; otherwise as `running`."""
+        async with in_background(self._do(self._membership.beat, self._membership.pause, on_failure)):
+            yield
+
+    @asynccontextmanager
     async def running(self, on_failure: Callable[[Exception], None]) -> AsyncIterator[None]:
         """Do the duties in the background; `on_failure` gets the reason when this worker must end."""
         duties = (
-            (self._membership.beat, self._membership.pause),
             (self._look_after_others, self._membership.pause),
             (self._membership.rescue, max(RESCUE_SECONDS, self._membership.pause)),
             (self._renewal.refresh_exports, RENEW_SECONDS),
