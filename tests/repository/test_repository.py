@@ -320,7 +320,8 @@ class TestDamage:
     ) -> None:
         (file,) = files(path, kind) or [path / kind]
         sound = file.read_bytes()
-        for bad in (b"", sound[:-1], sound[:40], b"x" + sound[1:], sound + b"x", b"{}"):
+        other = bytes([sound[0] ^ 1]) + sound[1:]
+        for bad in (b"", sound[:-1], sound[:40], other, sound + b"x", b"{}"):
             overwrite(file, bad)
             with pytest.raises(error):
                 key = None if kind is FileKind.KEY else repository.key
