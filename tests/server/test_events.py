@@ -165,7 +165,8 @@ def test_operations_that_fit_are_told_as_they_come(installation: Installation) -
         fitting.until(made, "succeeded")
         waiting = {made["id"], found["id"]}
         while waiting:  # which ends first is open
-            assert (event := everything.next()) is not None
+            event = everything.next()
+            assert event is not None
             waiting -= {event[1]["id"]} if event[1]["state"] == "succeeded" else set()
         installation.add_system("elsewhere", queue="nobody")
         cancelled = installation.ask("POST", "/systems/elsewhere/discover")
