@@ -6,6 +6,9 @@ RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 SDK := $(SDK_VENV)/.installed
 
+# Most tests wait for servers: twice as many processes as CI has cores.
+TEST_WORKERS ?= 4
+
 # Without compiled files, each of the thousands of processes that the tests start would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -64,7 +67,7 @@ test: check $(SDK)
 	scripts/lvm
 	scripts/restic
 	scripts/oidc
-	$(BIN)/pytest -n 2 $(PYTEST_OPTIONS)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/nutanix_files.py
