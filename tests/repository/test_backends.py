@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from tests.repository.backends import BIG, name_of, open_sftp
 from tests.support.s3 import S3Server
 from tests.support.sshd import SshServer
 
-from snapkeep.model.errors import Conflict, NotFound
+from snapkeep.model.errors import Conflict, NotFound, Unavailable
 from snapkeep.repository.backends import Backend, FileKind
 from snapkeep.repository.backends.opening import open_backend
 
@@ -127,17 +127,28 @@ def test_eight_threads(backend: Backend) -> None:
 def test_the_same_file_by_eight_threads_is_never_seen_half(backend: Backend) -> None:
     data = BIG[: 4 << 20]
     name, stop, seen = name_of(data), threading.Event(), set[int]()
+    # moto answers 500 when it replaces an object that it reads ("I/O operation on closed file").
+    tolerated = (Unavailable,) if backend.location.startswith("s3:") else ()
 
     def watch() -> None:
         while not stop.is_set():
-            seen.update(size for _, size in backend.list(FileKind.DATA))
+            with suppress(*tolerated):
+                seen.update(size for _, size in backend.list(FileKind.DATA))
+
+    def save(_: int) -> None:
+        for _ in range(10):
+            with suppress(*tolerated):
+                return backend.save(FileKind.DATA, name, data)
+        raise AssertionError("it cannot be saved")
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: backend.save(FileKind.DATA, name, data), range(8)))
-    stop.set()
-    watcher.join()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(save, range(8)))
+    finally:
+        stop.set()
+        watcher.join()
     assert seen <= {len(data)}
     assert backend.load(FileKind.DATA, name) == data
 
