@@ -43,10 +43,11 @@ from tests.operations.harness import (
     make_task,
     reset,
 )
+from tests.operations.judging import judge
 
 from snapkeep.catalog.catalog import Catalog, open_catalog
 from snapkeep.catalog.paging import Paging
-from snapkeep.catalog.records import ChangeListState, ExportState, OperationRecord, OperationState
+from snapkeep.catalog.records import OperationRecord, OperationState
 from snapkeep.model.errors import Busy, Conflict, NotFound
 from snapkeep.model.exports import AccessMode, BackupHost
 from snapkeep.operations.engine import WorkerSettings, engine_url
@@ -358,8 +359,9 @@ class Operations(RuleBasedStateMachine):
             self.start(other=True)
         self.wakes()
         self.run(self._all_ended())
-        note(f"the operations: {_brief(self.run(self._all()))}")
-        self.run(self._judge())
+        operations = self.run(self._all())
+        note(f"the operations: {_brief(operations)}")
+        self.run(judge(self.world, operations))
         self.turns_are_kept()
 
     async def _all_ended(self) -> None:
@@ -370,63 +372,6 @@ class Operations(RuleBasedStateMachine):
                     await self._ask(_resuming(item))
             assert asyncio.get_running_loop().time() < end, left
             await asyncio.sleep(0.05)
-
-    async def _judge(self) -> None:
-        operations = await self._all()
-        for item in operations:
-            code = (item.error or {}).get("code")
-            assert item.state != "failed" or code in {"conflict", "not_found", "busy", "base_missing"}, item.error
-        await self._judge_snapshots(operations)
-        await self._judge_exports(operations)
-        await self._judge_change_lists(operations)
-
-    async def _judge_snapshots(self, operations: list[OperationRecord]) -> None:
-        there = Counter(await self.world.names())
-        expected: Counter[str] = Counter(["given-1", "given-2"])
-        possible: Counter[str] = Counter()
-        deleted: dict[str, str] = {}
-        for item in operations:
-            if item.kind == "create" and item.state == "succeeded":
-                expected[item.request["name"]] += 1
-            elif item.kind == "create" and item.error and "may_exist" in item.error["details"]:
-                possible[item.request["name"]] += 1
-            elif item.kind == "delete" and item.state == "succeeded":
-                snapshot = await self.catalog.inventory.snapshot(item.request["snapshot_id"])
-                assert snapshot.gone_at is not None
-                deleted[snapshot.id] = snapshot.snapshot.name
-        expected.subtract(deleted.values())
-        for name in there.keys() | expected.keys():
-            assert expected[name] <= there[name] <= max(1, expected[name] + possible[name]), (
-                name,
-                expected[name],
-                there[name],
-            )
-            assert there[name] <= expected[name] + possible[name], (name, expected[name], there[name])
-        asset = await self.world.asset()
-        known = {item.snapshot.name for item in await self.catalog.inventory.snapshots(asset_id=asset.id)}
-        assert {name for name, count in expected.items() if count} <= known
-
-    async def _judge_exports(self, operations: list[OperationRecord]) -> None:
-        exports = await self.catalog.exports.find(ended=True)
-        in_force = {item.export.host.address for item in exports if item.state is not ExportState.ENDED}
-        access = [item["client"] for item in (await self.world.control("GET", "/access"))["access"]]
-        assert sorted(access) == sorted(in_force)
-        for record in exports:
-            done = [item for item in operations if item.state == "succeeded" and _concerns(item, record)]
-            last = max(done, key=lambda item: str(item.ended_at), default=None)
-            wanted = ExportState.ACTIVE if last is not None and last.kind == "export" else ExportState.ENDED
-            assert record.state is wanted, record
-
-    async def _judge_change_lists(self, operations: list[OperationRecord]) -> None:
-        for item in operations:
-            if item.kind == "diff":
-                try:
-                    state = (await self.catalog.change_lists.get(item.id)).state
-                except NotFound:
-                    assert item.state != "succeeded", item
-                else:
-                    assert (state is ChangeListState.COMPLETE) == (item.state == "succeeded"), item
-                    assert state is not ChangeListState.COMPUTING, item
 
 
 def _resuming(operation: OperationRecord) -> Callable[[Any], Coroutine[Any, Any, object]]:
@@ -442,15 +387,6 @@ def _brief(operations: list[OperationRecord]) -> str:
         f"{item.request} {(item.error or {}).get('code')} {(item.error or {}).get('details')}"
         for item in reversed(operations)
     )
-
-
-def _concerns(operation: OperationRecord, record: Any) -> bool:
-    if operation.kind == "deport":
-        return bool(operation.request["export_id"] == record.id)
-    return operation.kind == "export" and (
-        operation.request["snapshot_id"],
-        operation.request["host"]["address"],
-    ) == (record.snapshot_id, record.export.host.address)
 
 
 @contextmanager

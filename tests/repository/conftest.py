@@ -9,6 +9,7 @@ import pytest
 from tests.support.s3 import S3Server
 from tests.support.sshd import SshServer
 
+from snapkeep.repository import writing
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.crypto import Key
 from snapkeep.repository.repository import Repository
@@ -57,3 +58,10 @@ def bucket(s3: S3Server) -> str:
     name = f"bucket-{os.urandom(6).hex()}"
     s3.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many packs and index files of few blobs."""
+    monkeypatch.setattr(writing, "PACK_SIZE", 20_000)
+    monkeypatch.setattr(writing, "INDEX_BLOBS", 100)

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime
 from pathlib import Path
 
+from snapkeep.repository.backends import FileKind
 from snapkeep.repository.backends.local import LocalBackend
 from snapkeep.repository.blobs import BlobType
 from snapkeep.repository.repository import Repository
@@ -44,3 +45,14 @@ def save(repository: Repository, blobs: dict[bytes, bytes], path: str = "/share"
     return repository.save_snapshot(
         SnapshotFile(time=datetime.now(UTC), tree=tree.hex(), paths=(path,), hostname="host", tags=("snapkeep",))
     )
+
+
+def files(path: Path, kind: FileKind) -> list[Path]:
+    """Return the files of a kind, below the path of a repository."""
+    return [file for file in (path / kind).rglob("*") if file.is_file()]
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    """Give a file, that nobody may write, other content."""
+    file.chmod(0o600)
+    file.write_bytes(content)

@@ -22,7 +22,7 @@ from pydantic import (
 
 from snapkeep.model.assets import AssetKind
 from snapkeep.model.drills import MOST_FILES
-from snapkeep.model.programs import MOST_SECONDS, NAME
+from snapkeep.model.programs import MOST_SECONDS, NAME, SECONDS
 from snapkeep.policy.retention import PERIODS, Keep, words
 from snapkeep.policy.schedule import LONGEST_JITTER, Schedule, Window
 
@@ -206,7 +206,7 @@ class Step(Part):
         default=None, description="One that runs afterwards, also when no snapshot could be taken."
     )
     program_seconds: Annotated[int, Field(ge=1, le=MOST_SECONDS)] | None = Field(
-        default=None, description="How long each of these two may take; default: 60."
+        default=None, description=f"How long each of these two may take; default: {SECONDS}."
     )
     data: Literal["sample", "all"] | None = Field(
         default=None, description="Of a verification: how much of the content is read; default: sample."
