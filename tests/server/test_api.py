@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from tests.support.installation import Installation, Server
 
+from snapkeep.model.errors import Conflict
 from snapkeep.server.app import create_app
 
 
@@ -148,6 +149,19 @@ def test_entries_of_a_list_page_by_page_and_as_a_stream(installation: Installati
     assert streamed == [{key: value for key, value in entry.items() if key != "position"} for entry in paged]
     only = list(installation.rest.pages(path, type="directory", limit=1))
     assert {entry["type"] for entry in only} == {"directory"}
+
+
+def test_a_decision_on_an_operation_may_be_repeated(installation: Installation) -> None:
+    """As docs/how-to/use-the-rest-api.md says of what takes no Idempotency-Key."""
+    installation.add_system("idle", queue="nobody")
+    operation = installation.ask("POST", "/systems/idle/discover")
+    for verb, state in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):
+        first = installation.rest.request("POST", f"/operations/{operation['id']}/{verb}")
+        assert first["state"] == state
+        if state != "cancelled":
+            assert installation.rest.request("POST", f"/operations/{operation['id']}/{verb}")["state"] == state
+    with pytest.raises(Conflict):
+        installation.rest.request("POST", f"/operations/{operation['id']}/cancel")
 
 
 def test_the_description_is_complete() -> None:

@@ -77,7 +77,9 @@ def test_the_life_of_a_policy(own: Installation) -> None:
     with pytest.raises(Conflict, match="Somebody changed"):
         rest.request("PUT", "/policies/projects", json={"text": text("0 5 * * *")}, headers={"If-Match": tag})
     assert not rest.request("POST", "/policies/projects/disable")["enabled"]
-    assert rest.request("POST", "/policies/projects/enable")["revision"] == 4
+    enabled = rest.request("POST", "/policies/projects/enable")
+    assert enabled["revision"] == 4
+    assert rest.request("POST", "/policies/projects/enable") == enabled, "twice is once"
     assert rest.request("DELETE", "/policies/projects", params={"dry_run": True})["would"]
     rest.request("DELETE", "/policies/projects")
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/plan"), ("POST", "/enable")):

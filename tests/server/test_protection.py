@@ -79,8 +79,10 @@ def test_who_places_and_who_lets_go(own: Installation, people: People) -> None:
         assert isinstance(refusal(rest, "DELETE", f"/holds/{hold['id']}"), PermissionDenied)
         end = {"until": later(hours=1)}
         assert isinstance(refusal(rest, "POST", f"/locks/{governed['id']}/shorten", end), PermissionDenied)
-    moved = administrator.request("POST", f"/locks/{governed['id']}/extend", json={"until": later(days=3)})
+    end = {"until": later(days=3)}
+    moved = administrator.request("POST", f"/locks/{governed['id']}/extend", json=end)
     assert moved["until"] > governed["until"]
+    assert administrator.request("POST", f"/locks/{governed['id']}/extend", json=end) == moved, "twice is once"
     assert isinstance(refusal(officer, "DELETE", path), PermissionDenied), "who lets go does not delete"
     officer.request("DELETE", f"/holds/{hold['id']}")
     assert isinstance(refusal(administrator, "DELETE", path), Locked)
